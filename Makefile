@@ -1,0 +1,36 @@
+# Two commands to begin with: `make demo` and `make test`. Each needs python3 and a package registry, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One thread a worker: PyTorch's own threads and the workers would fight over the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(or $(WORKERS),2)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+install: $(INSTALLED) ## the environment in .venv
+
+# Again only when the requirements change.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED) ## pictures and a video of a generated drive, in demo/
+	$(BIN)/sparsedrive demo --out demo
+
+test: lint ## style, types and all tests
+	$(PYTEST)
+
+lint: $(INSTALLED) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## every benchmark
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

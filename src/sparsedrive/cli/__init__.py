@@ -1,0 +1,5 @@
+"""The `sparsedrive` command: one file a verb."""
+
+from sparsedrive.cli.main import main
+
+__all__ = ["main"]

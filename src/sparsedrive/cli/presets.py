@@ -1,0 +1,41 @@
+"""`sparsedrive presets`."""
+
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from sparsedrive.cli.console import BaseVerb, out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presets(BaseVerb):
+    """List the models: name, what it does, input size, number of parameters, and whether public weights exist.
+
+    Examples:
+      sparsedrive presets
+    """
+
+    def run(self) -> int:
+        """Prints the table."""
+        import torch
+
+        import sparsedrive
+
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column, justify in (
+            ("preset", "left"),
+            ("input", "right"),
+            ("parameters", "right"),
+            ("public weights", "left"),
+            ("what", "left"),
+        ):
+            table.add_column(column, justify=justify, no_wrap=column != "what")  # type: ignore[arg-type]
+        for name in sparsedrive.presets():
+            config = sparsedrive.preset(name)
+            with torch.device("meta"):  # shapes only, no memory
+                parameters = sum(weight.numel() for weight in config.build().parameters())
+            width, height = config.image_wh_px
+            public = "[green]yes[/green]" if config.public_weights else "[dim]no[/dim]"
+            table.add_row(f"[bold]{name}[/bold]", f"{width} x {height}", f"{parameters / 1e6:.1f} M", public, config.describe)
+        out().print(table)
+        return 0

@@ -1,0 +1,58 @@
+"""`sparsedrive stream`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from sparsedrive.cli.console import BaseVerb, optional
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream(BaseVerb):
+    """Run a model over a scene of a nuScenes-format folder, frame by frame, as in the car.
+
+    Writes results.json (boxes with track ids, map, forecasts, plan), a picture of every frame and a video.
+
+    Examples:
+      sparsedrive stream --data nuscenes --scene scene-0103 --preset sparsedrive_small_stage2 --weights small.safetensors --out out
+      sparsedrive stream --data nuscenes --scene scene-0103 --out out --max-frames 5 --annotations
+    """
+
+    data: Path
+    """Folder with v1.0-*/, samples/ and can_bus/."""
+    out: Path
+    """Folder for results.json, frames/ and video.mp4; made if needed."""
+    scene: Annotated[str | None, optional("NAME")] = None
+    """Name of the scene; may be left out when there is only one."""
+    preset: str = "tiny"
+    """Model; `sparsedrive presets` lists them."""
+    weights: Annotated[Path | None, optional("FILE")] = None
+    """Weights of the preset: .safetensors, or an official .pth. Without them the weights are random and the results meaningless."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; auto takes the GPU if there is one."""
+    max_frames: Annotated[int | None, optional("N")] = None
+    """Stop after this many frames."""
+    allow_missing: bool = False
+    """Go on where a camera's picture is not on disk, with that camera marked as failed."""
+    version: Annotated[str | None, optional("NAME")] = None
+    """Table folder, such as v1.0-mini; may be left out when there is only one."""
+    score_threshold: float = 0.3
+    """Boxes and map lines below this score are neither drawn nor stored."""
+    annotations: bool = False
+    """Draw the annotated boxes as thin white wires."""
+    no_video: bool = False
+    """Write only the pictures, not the MP4."""
+
+    def run(self) -> int:
+        """Streams the scene."""
+        from sparsedrive.cli.stream_log import Outputs, load_model, pick_scene, report, stream_log
+        from sparsedrive.data import NuScenesLog
+
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"--max-frames: expected at least 1, got {self.max_frames}")
+        log = NuScenesLog(self.data, self.version, annotations=self.annotations)
+        scene = pick_scene(log, self.scene)
+        model = load_model(self.preset, self.weights, self.device)
+        outputs = Outputs(folder=self.out, score_threshold=self.score_threshold, video=not self.no_video)
+        report(stream_log(log.scene(scene)[: self.max_frames], model, self.weights, outputs, allow_missing=self.allow_missing))
+        return 0

@@ -1,0 +1,179 @@
+"""Weights on disk: our safetensors with the configuration inside, and official `.pth` files read without running their code."""
+
+import pickle
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparsedrive.config import from_json, preset, to_json
+from sparsedrive.convert import sparsedrive as names
+from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
+from sparsedrive.structures import ParityOptions
+
+CONFIG_KEY = "sparsedrive_config"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertReport:
+    """What a conversion did."""
+
+    source: Path
+    target: Path
+    num_tensors: int
+    num_parameters: int
+    constants: list[str]
+
+
+def load(
+    name: str | SparseDriveConfig, weights: str | Path | None = None, *, device: torch.device | str = "cpu", seed: int = 0,
+    parity: ParityOptions | None = None,
+) -> SparseDrive:  # fmt: skip
+    """A model ready to run (eval mode).
+
+    `name` is a preset or a configuration; `weights` a `.safetensors` file of ours or an official `.pth`. Without weights the
+    parameters are random, drawn from `seed`: good for timing and tests, not for driving.
+    Raises ValueError for a file that is truncated, needs code to load, or does not fit the preset (all such keys are listed).
+    """
+    config = preset(name) if isinstance(name, str) else name
+    if parity is not None:
+        config = replace(config, parity=parity)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = config.build()
+    if weights is not None:
+        state, _ = read_weights(Path(weights), config)
+        _load_strictly(model, state, Path(weights))
+    return model.to(device).eval()
+
+
+def save(model: SparseDrive, path: str | Path) -> None:
+    """Weights as safetensors with the configuration as JSON in its header and, readable, beside it (`<name>.json`)."""
+    path = Path(path)
+    config = to_json(model.config)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary, metadata={CONFIG_KEY: config})
+    temporary.replace(path)
+    path.with_suffix(".json").write_text(config + "\n")
+
+
+def convert_file(source: str | Path, target: str | Path, name: str, to_official: bool = False) -> ConvertReport:
+    """Official `.pth` -> our `.safetensors`, or back with `to_official`. Every key is mapped, or ValueError lists what is left over."""
+    source, target, config = Path(source), Path(target), preset(name)
+    if to_official == (target.suffix == ".safetensors"):
+        wanted = ".pth" if to_official else ".safetensors"
+        raise ValueError(f"convert: expected a target ending in {wanted}, got {target}; rename it or use --to-official the other way round")
+    state, constants = read_weights(source, config)
+    model = config.build()
+    _load_strictly(model, state, source)
+    if to_official:
+        constants = list(names.official_constants(config))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": to_official_names(model.state_dict(), config)}, target)
+    else:
+        save(model, target)
+    return ConvertReport(
+        source=source,
+        target=target,
+        num_tensors=len(state),
+        num_parameters=sum(p.numel() for p in model.parameters()),
+        constants=constants,
+    )
+
+
+def to_official_names(state: dict[str, Tensor], config: SparseDriveConfig) -> dict[str, Tensor]:
+    """Our state dict under the official names, with the official constants. Raises ValueError for keys outside the table."""
+    table = names.key_table(config)
+    renamed = {key: names.official_name(key, table) for key in state}
+    lost = [key for key, official in renamed.items() if official is None]
+    if lost:
+        raise ValueError(f"convert: {len(lost)} keys have no official name: {_listing(lost)}")
+    return {renamed[key]: value for key, value in state.items()} | names.official_constants(config)
+
+
+def from_official_names(official: dict[str, Tensor], config: SparseDriveConfig) -> tuple[dict[str, Tensor], list[str]]:
+    """Official state dict under our names, and the constants that were dropped.
+
+    Raises ValueError that lists every official key without a place here and every key of ours the file lacks.
+    """
+    with torch.device("meta"):
+        ours = config.build().state_dict()
+    table = names.key_table(config)
+    expected = {names.official_name(key, table): key for key in ours}
+    constants = [key for key in names.official_constants(config) if key in official]
+    unmapped = [key for key in official if key not in expected and key not in constants]
+    missing = [key for key in expected if key not in official]
+    if unmapped or missing:
+        raise ValueError(
+            f"checkpoint does not fit preset {config.name!r}: {len(unmapped)} keys have no place in it: {_listing(unmapped)}; "
+            f"{len(missing)} keys are missing: {_listing(missing)}; choose the preset the file was trained with"
+        )
+    return {expected[key]: value for key, value in official.items() if key in expected}, constants
+
+
+def read_weights(path: Path, config: SparseDriveConfig) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors of a file under our names, and official constants that were dropped. See `load` for errors."""
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: no file {path}; give a .safetensors of ours or an official .pth")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path), []
+    return from_official_names(_read_pickle(path), config)
+
+
+def read_config(path: str | Path) -> SparseDriveConfig:
+    """The configuration stored in a `.safetensors` file of ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected a complete safetensors file, got one that cannot be read ({error}); copy it again") from error
+    if CONFIG_KEY not in metadata:
+        raise ValueError(f"{path}: expected a safetensors file written by sparsedrive (with {CONFIG_KEY!r} in its header); convert it first")
+    return from_json(metadata[CONFIG_KEY])
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected a complete safetensors file, got one that cannot be read ({error}); copy it again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[-1] if str(error) else "unknown"
+        raise ValueError(
+            f"{path}: refused, because it holds more than tensors and plain values and loading it could run code ({reason}); "
+            "save its 'state_dict' alone with torch.save in the environment that made it, or get a safetensors file"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a complete PyTorch checkpoint, got one that cannot be read ({error}); copy it again") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: expected a state dict, or a dict with one under 'state_dict'; got {type(content).__name__}")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _load_strictly(model: SparseDrive, state: dict[str, Tensor], source: Path) -> None:
+    own = model.state_dict()
+    wrong = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in own if key in state and state[key].shape != own[key].shape]
+    missing, unused = [key for key in own if key not in state], [key for key in state if key not in own]
+    if wrong or missing or unused:
+        raise ValueError(
+            f"{source} does not fit preset {model.config.name!r}: missing {_listing(missing)}; unused {_listing(unused)}; "
+            f"other shapes {_listing(wrong)}; choose the preset the file was made with"
+        )
+    model.load_state_dict(state)
+
+
+def _listing(keys: list[str], limit: int = 20) -> str:
+    shown = ", ".join(keys[:limit]) or "none"
+    return shown + (f", ... ({len(keys) - limit} more)" if len(keys) > limit else "")

@@ -1,0 +1,10 @@
+"""Network output -> results in metric units. Pure functions of fixed shape: batched, without a device hop, compilable."""
+
+from sparsedrive.decoding.boxes import decode_boxes
+from sparsedrive.decoding.plan_selection import select_plan
+from sparsedrive.decoding.polylines import decode_polylines
+from sparsedrive.decoding.rectangles import rectangles_touch
+from sparsedrive.decoding.scene import decode
+from sparsedrive.decoding.trajectories import decode_forecasts
+
+__all__ = ["decode", "decode_boxes", "decode_forecasts", "decode_polylines", "rectangles_touch", "select_plan"]

@@ -1,0 +1,33 @@
+"""Loss of the dense depth head."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def dense_depth_loss(
+    depth_m: list[Float[Tensor, "BC 1 H W"]],
+    target_m: list[Float[Tensor, "B C H W"]],
+    *,
+    max_depth_m: float = 60.0,
+    weight: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Mean absolute error in metres where a target is known (> 0), summed over levels and divided by their number.
+
+    Predictions are clipped to [0, max_depth_m] (no gradient outside); NaN predictions are left out.
+    Errors: ValueError if the two lists differ in length or sizes.
+    Source: the dense depth branch of Sparse4D v2 (arXiv:2305.14018).
+    """
+    if [depth.numel() for depth in depth_m] != [target.numel() for target in target_m]:
+        raise ValueError(
+            f"dense_depth_loss: expected one target [B, C, H, W] for every prediction [B * C, 1, H, W], got predictions "
+            f"{[tuple(depth.shape) for depth in depth_m]} and targets {[tuple(target.shape) for target in target_m]}; "
+            "make the targets at the strides of the depth head's levels"
+        )
+    total = depth_m[0].new_zeros((), dtype=torch.float32)
+    for depth, target in zip(depth_m, target_m, strict=True):
+        predicted, wanted = depth.float().flatten(), target.float().flatten()
+        known = (wanted > 0) & ~predicted.isnan()
+        error = torch.where(known, predicted.clamp(0.0, max_depth_m) - wanted, 0.0).abs().sum()
+        total = total + error / (known.sum() * len(depth_m)).clamp(min=1)
+    return total * weight

@@ -1,0 +1,1 @@
+"""Networks: image encoder, instance decoders, motion planner, and SparseDrive itself."""

@@ -1,0 +1,81 @@
+"""One layer of an instance decoder: look at the past, at each other, at the images, then refine."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sparsedrive.layers.attention import Attention, FeatureEmbedFusion
+from sparsedrive.layers.deformable_aggregation import DeformableAggregation
+from sparsedrive.layers.ffn import AsymmetricFFN
+from sparsedrive.structures import CameraRig, DecoderStep, ImageFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """Sizes shared by every layer of a decoder. `decoupled_attention`: see `FeatureEmbedFusion`."""
+
+    dim: int = 256
+    num_heads: int = 8
+    ffn_dim: int = 1024
+    num_groups: int = 8
+    num_levels: int = 4
+    decoupled_attention: bool = True
+    dropout: float = 0.1
+    sampling_dropout: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("num_heads", "num_groups"):
+            if self.dim % getattr(self, name):
+                raise ValueError(f"LayerConfig.{name}: expected a divisor of dim={self.dim}, got {getattr(self, name)}; change one of them")
+
+    @property
+    def attention_dim(self) -> int:
+        """Width of attention tokens."""
+        return 2 * self.dim if self.decoupled_attention else self.dim
+
+
+class DecoderLayer(nn.Module):
+    """A single-frame layer (`attends_memory=False`) or a temporal one. Between the two attentions there is no norm, as published."""
+
+    def __init__(
+        self, config: LayerConfig, key_points: nn.Module, num_points: int, refine: nn.Module, *, attends_memory: bool, attends_instances: bool
+    ):
+        super().__init__()
+
+        def attention() -> Attention:
+            return Attention(config.attention_dim, config.num_heads, config.dropout)
+
+        self.memory_attention = attention() if attends_memory else None
+        self.instance_attention = attention() if attends_instances else None
+        self.attention_norm = nn.LayerNorm(config.dim) if attends_instances else None
+        self.aggregation = DeformableAggregation(
+            key_points, num_points, config.dim, config.num_groups, config.num_levels, config.sampling_dropout
+        )
+        self.ffn = AsymmetricFFN(2 * config.dim, config.ffn_dim, config.dim, config.dropout)
+        self.ffn_norm = nn.LayerNorm(config.dim)
+        self.refine = refine
+
+    def forward(
+        self,
+        feature: Tensor,
+        state: Tensor,
+        embed: Tensor,
+        memory: tuple[Tensor, Tensor, Tensor] | None,
+        fusion: FeatureEmbedFusion,
+        images: ImageFeatures,
+        rig: CameraRig,
+        step_s: Tensor,
+    ) -> tuple[Tensor, DecoderStep]:
+        """Instances (feature [B,N,D], state [B,N,S], embed [B,N,D]) -> (feature, prediction).
+
+        `memory` is (feature [B,K,D], embed [B,K,D], attends [B]); single-frame layers take `None`.
+        """
+        if self.memory_attention is not None:
+            assert memory is not None, "a temporal layer needs the memory triple"
+            feature = fusion.attend_memory(self.memory_attention, feature, embed, *memory)
+        if self.instance_attention is not None:
+            feature = fusion.attend(self.instance_attention, feature, embed, feature, embed)
+            feature = self.attention_norm(feature)
+        gathered = self.aggregation(feature, state, embed, images, rig)
+        feature = self.ffn_norm(self.ffn(gathered))
+        return feature, self.refine(feature, state, embed, step_s)

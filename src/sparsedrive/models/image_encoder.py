@@ -1,0 +1,86 @@
+"""Images of all cameras -> feature pyramid in the layout the sampling op reads."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sparsedrive.layers.grid_mask import GridMaskConfig
+from sparsedrive.models.fpn import FPNConfig
+from sparsedrive.models.resnet import ResNetConfig
+from sparsedrive.structures import ImageFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoderConfig:
+    """Backbone, pyramid, and the training-time mask (None: no mask). `channels_last` is a memory layout: speed and the last bits."""
+
+    backbone: ResNetConfig = field(default_factory=ResNetConfig)
+    neck: FPNConfig = field(default_factory=FPNConfig)
+    grid_mask: GridMaskConfig | None = field(default_factory=GridMaskConfig)
+    channels_last: bool = True
+
+    def build(self) -> "ImageEncoder":
+        """An encoder with fresh weights."""
+        return ImageEncoder(self)
+
+
+class ImageEncoder(nn.Module):
+    """Every camera goes through the same backbone and pyramid, on its own."""
+
+    def __init__(self, config: ImageEncoderConfig) -> None:
+        super().__init__()
+        self.grid_mask = None if config.grid_mask is None else config.grid_mask.build()
+        self.backbone = config.backbone.build()
+        self.channels_last = config.channels_last
+        self.neck = config.neck.build(config.backbone.out_channels)
+
+    def forward(self, images: Float[Tensor, "B C 3 H W"], available: Bool[Tensor, "B C"] | None = None) -> ImageFeatures:
+        """Features of normalised images. A camera that is not `available` has zero features, whatever its picture holds.
+
+        Errors: ValueError for images or `available` of another shape.
+        """
+        self._check(images, available)
+        batch, cameras = images.shape[:2]
+        pictures = images.flatten(0, 1)
+        if available is not None:
+            pictures = _without_failed(pictures, available.flatten())
+        if self.grid_mask is not None:
+            pictures = self.grid_mask(pictures)
+        # channels last is what the sampling op reads: packing is then a plain copy
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        levels = self.neck(self.backbone(pictures.contiguous(memory_format=memory_format)))
+        features = pack_levels([level.unflatten(0, (batch, cameras)) for level in levels])
+        if available is None:
+            return features
+        return ImageFeatures(packed=features.packed.masked_fill(~available[:, :, None, None], 0), level_hw=features.level_hw)
+
+    @staticmethod
+    def _check(images: Tensor, available: Tensor | None) -> None:
+        if images.dim() != 5 or images.shape[2] != 3:
+            raise ValueError(
+                f"ImageEncoder: expected images [B, C, 3, H, W], got {list(images.shape)}; "
+                "stack the cameras of a stream in dimension 1 and add the batch dimension"
+            )
+        if available is not None and available.shape != images.shape[:2]:
+            raise ValueError(
+                f"ImageEncoder: expected available {list(images.shape[:2])} for images {list(images.shape)}, "
+                f"got {list(available.shape)}; give one bool for every camera of every stream"
+            )
+
+
+def pack_levels(levels: list[Float[Tensor, "B C D H W"]]) -> ImageFeatures:
+    """Pyramid levels, finest first, as one tensor: the inverse of `ImageFeatures.level`."""
+    packed = torch.cat([level.movedim(2, -1).flatten(2, 3) for level in levels], dim=2)
+    return ImageFeatures(packed=packed, level_hw=tuple(size for level in levels for size in level.shape[-2:]))
+
+
+def _without_failed(pictures: Tensor, available: Tensor) -> Tensor:
+    """[N, 3, H, W] with every failed picture replaced by the first available one, by zeros if there is none.
+
+    Shapes stay fixed, and neither garbage nor a constant picture enters the batch statistics of the healthy cameras.
+    """
+    first = available.int().argmax()
+    source = torch.where(available, torch.arange(len(pictures), device=pictures.device), first)
+    return pictures[source].masked_fill(~available.any(), 0)

@@ -1,0 +1,146 @@
+"""The decoder shared by detection, online map and Sparse4D: anchors in, refined instances out."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sparsedrive.layers.attention import FeatureEmbedFusion
+from sparsedrive.models import memory_ops
+from sparsedrive.models.decoder_layer import DecoderLayer, LayerConfig
+from sparsedrive.models.memory_ops import Prior, Tick
+from sparsedrive.structures import CameraRig, ImageFeatures, InstanceMemory, InstancePredictions, ParityOptions
+
+
+class InstanceKind(Protocol):
+    """What a decoder must know about its instances: boxes (`box_head.BoxKind`) or polylines (`map_head.PolylineKind`)."""
+
+    num_classes: int
+    state_dim: int
+
+    def encoder(self, dim: int) -> nn.Module:
+        """Module state [B,N,S] -> embedding [B,N,dim]."""
+
+    def key_points(self, dim: int) -> tuple[nn.Module, int]:
+        """Module (state, feature) -> points [B,N,P,3], and P."""
+
+    def refine(self, dim: int) -> nn.Module:
+        """Module (feature, state, embed, step_s) -> DecoderStep."""
+
+    def transform(self, state: Tensor, dst_T_src: Tensor, elapsed_s: Tensor) -> Tensor:
+        """States moved to another frame and time."""
+
+    def default_anchors(self, num_anchors: int) -> Tensor:
+        """Anchors [N, S] to start from where no trained or clustered ones are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """An instance decoder.
+
+    `num_memory` instances survive to the next frame (0: none). `first_layer_attention`: whether single-frame layers let instances
+    attend to each other. `learned_features`: whether initial features are trained or stay zero.
+    """
+
+    kind: InstanceKind
+    num_anchors: int
+    num_memory: int
+    num_layers: int = 6
+    num_single_frame_layers: int = 1
+    first_layer_attention: bool
+    learned_features: bool
+    confidence_decay: float = 0.6
+    layer: LayerConfig = field(default_factory=LayerConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_memory < self.num_anchors:
+            raise ValueError(
+                f"DecoderConfig.num_memory: expected 0 <= num_memory < num_anchors={self.num_anchors}, got {self.num_memory}; "
+                "keep room for new instances"
+            )
+        if not 1 <= self.num_single_frame_layers <= self.num_layers:
+            raise ValueError(
+                f"DecoderConfig.num_single_frame_layers: expected 1..num_layers={self.num_layers}, got {self.num_single_frame_layers}"
+            )
+
+    def build(self) -> "InstanceDecoder":
+        """The module."""
+        return InstanceDecoder(self)
+
+
+class InstanceDecoder(nn.Module):
+    """Single-frame layers, the merge with the memory, temporal layers. Holds weights only; memory goes in and out as a value."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config, kind, dim = config, config.kind, config.layer.dim
+        self.anchors = nn.Parameter(kind.default_anchors(config.num_anchors))
+        self.initial_feature = nn.Parameter(torch.zeros(config.num_anchors, dim), requires_grad=config.learned_features)
+        if config.learned_features:
+            nn.init.xavier_uniform_(self.initial_feature)
+        self.encoder = kind.encoder(dim)
+        self.fusion = FeatureEmbedFusion(dim, config.layer.decoupled_attention, config.layer.dropout)
+
+        def layer(temporal: bool) -> DecoderLayer:
+            return DecoderLayer(
+                config.layer,
+                *kind.key_points(dim),
+                kind.refine(dim),
+                attends_memory=temporal,
+                attends_instances=temporal or config.first_layer_attention,
+            )
+
+        num_single = config.num_single_frame_layers
+        self.single_frame_layers = nn.ModuleList(layer(temporal=False) for _ in range(num_single))
+        self.temporal_layers = nn.ModuleList(layer(temporal=True) for _ in range(config.num_layers - num_single))
+
+    def forward(
+        self, images: ImageFeatures, rig: CameraRig, memory: InstanceMemory, now: Tick, parity: ParityOptions
+    ) -> tuple[InstancePredictions, InstanceMemory]:
+        """One frame of B streams: predictions of every layer, and the memory for the next frame."""
+        config = self.config
+        prior = memory_ops.align(memory, now, config.kind.transform, parity)
+        steps, feature, embed = self._decode(images, rig, prior, now)
+        track_id, next_id = memory_ops.assign_track_ids(prior, feature.shape[1], parity)
+        predictions = InstancePredictions(steps=steps, feature=feature, embed=embed, track_id=track_id)
+        remembered = memory_ops.remember(predictions, prior, next_id, num_memory=config.num_memory, decay=config.confidence_decay)
+        return predictions, remembered
+
+    def _decode(self, images: ImageFeatures, rig: CameraRig, prior: Prior, now: Tick) -> tuple[list, Tensor, Tensor]:
+        batch, num_memory = now.warm.shape[0], self.config.num_memory
+        feature = self.initial_feature.expand(batch, -1, -1)
+        state = self.anchors.expand(batch, -1, -1)
+        embed = self.encoder(state)
+        steps = []
+        for layer in self.single_frame_layers:
+            feature, step = layer(feature, state, embed, None, self.fusion, images, rig, now.step_s)
+            steps.append(step)
+            state = step.state
+            if layer is not self.single_frame_layers[-1]:
+                embed = self.encoder(state)
+        if num_memory:
+            feature, state = memory_ops.merge(feature, state, steps[-1].class_logits, prior, now)
+        embed = self.encoder(state)
+        # Memory features stay as they were; their positions follow the refined boxes from the second temporal layer on.
+        memory_embed = self.encoder(prior.state)
+        for layer in self.temporal_layers:
+            memory = (prior.feature, memory_embed, now.attends)
+            feature, step = layer(feature, state, embed, memory, self.fusion, images, rig, now.step_s)
+            steps.append(step)
+            state = step.state
+            embed = self.encoder(state)
+            memory_embed = embed[:, :num_memory]
+        return steps, feature, embed
+
+    def initial_memory(self, batch_size: int, device: torch.device | str = "cpu") -> InstanceMemory:
+        """Memory of streams that have seen nothing."""
+        num_memory, dim = self.config.num_memory, self.config.layer.dim
+        dtype = self.anchors.dtype
+        return InstanceMemory(
+            feature=torch.zeros(batch_size, num_memory, dim, dtype=dtype, device=device),
+            state=torch.zeros(batch_size, num_memory, self.config.kind.state_dim, dtype=dtype, device=device),
+            confidence=torch.zeros(batch_size, num_memory, dtype=dtype, device=device),
+            track_id=torch.full((batch_size, num_memory), -1, dtype=torch.int64, device=device),
+            next_id=torch.zeros(batch_size, dtype=torch.int64, device=device),
+        )

@@ -1,0 +1,202 @@
+"""Agent forecasts and ego plan together: the ego vehicle is one more instance among the detected ones.
+
+Source: parallel motion planner of SparseDrive (arXiv:2405.19620, section 3.3).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sparsedrive.geometry import box_state
+from sparsedrive.layers.attention import Attention, FeatureEmbedFusion
+from sparsedrive.layers.embed import sine_embedding
+from sparsedrive.layers.ffn import AsymmetricFFN
+from sparsedrive.layers.mlp import linear_relu, linear_relu_norm
+from sparsedrive.layers.refine import prior_bias
+from sparsedrive.models import motion_anchors, motion_memory
+from sparsedrive.models.memory_ops import Tick
+from sparsedrive.models.motion_memory import History
+from sparsedrive.structures import (
+    EGO_FORWARD_SPEED,
+    EGO_STATUS_DIM,
+    Command,
+    ImageFeatures,
+    InstancePredictions,
+    MotionMemory,
+    MotionPredictions,
+    PlanPredictions,
+    take_rows,
+)
+
+EGO_SIZE_LWH_M = (4.08, 1.73, 1.56)
+EGO_CENTRE_M = (0.0, 0.5, -1.84 + 1.56 / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerConfig:
+    """Motion planner. `num_agents`/`num_elements`: the most confident detections and map elements everyone attends to."""
+
+    dim: int = 256
+    num_heads: int = 8
+    ffn_dim: int = 512
+    num_layers: int = 3
+    decoupled_attention: bool = True
+    dropout: float = 0.1
+    num_classes: int = 10
+    history_length: int = 4
+    min_history_confidence: float = 0.2
+    num_agents: int = 50
+    num_elements: int = 10
+    motion_modes: int = 6
+    motion_steps: int = 12
+    plan_modes: int = 6
+    plan_steps: int = 6
+
+    def build(self) -> "MotionPlanner":
+        """The module."""
+        return MotionPlanner(self)
+
+
+class PlannerLayer(nn.Module):
+    """Own history, other agents, map, feed-forward."""
+
+    def __init__(self, config: PlannerConfig):
+        super().__init__()
+        dim, wide = config.dim, 2 * config.dim if config.decoupled_attention else config.dim
+        self.history_attention = Attention(wide, config.num_heads, config.dropout)
+        self.agent_attention = Attention(wide, config.num_heads, config.dropout)
+        self.agent_norm = nn.LayerNorm(dim)
+        self.map_attention = Attention(dim, config.num_heads, config.dropout)
+        self.map_norm = nn.LayerNorm(dim)
+        self.ffn = AsymmetricFFN(dim, config.ffn_dim, dim, config.dropout)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.map_fusion = FeatureEmbedFusion(dim, decoupled=False, dropout=config.dropout)
+
+    def forward(
+        self, feature: Tensor, embed: Tensor, history: tuple[Tensor, Tensor, Tensor], agents: tuple[Tensor, Tensor],
+        elements: tuple[Tensor, Tensor], fusion: FeatureEmbedFusion,
+    ) -> Tensor:  # fmt: skip
+        """feature, embed [B,N1,D]; history (feature, embed [B*N1,H,D], allowed [B*N1,H]); agents and elements (feature, embed)."""
+        shape = feature.shape
+        own = fusion.attend(self.history_attention, feature.reshape(-1, 1, shape[2]), embed.reshape(-1, 1, shape[2]), *history)
+        feature = own.reshape(shape)
+        feature = self.agent_norm(fusion.attend(self.agent_attention, feature, embed, *agents))
+        feature = self.map_norm(self.map_fusion.attend(self.map_attention, feature, embed, *elements))
+        return self.ffn_norm(self.ffn(feature))
+
+
+class EgoFeature(nn.Module):
+    """The ego vehicle's feature: the front camera's coarsest feature map, convolved and averaged."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(dim)
+        self.conv2 = nn.Conv2d(dim, dim, 3, stride=2, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(dim)
+
+    def forward(self, front: Float[Tensor, "B D H W"]) -> Float[Tensor, "B D"]:
+        """Pooled feature. There is no activation between the two convolutions, as published."""
+        hidden = self.norm1(self.conv1(front))
+        return self.norm2(self.conv2(hidden)).relu().mean((-2, -1))
+
+
+class MotionPlanner(nn.Module):
+    """Forecasts for all detection instances and a plan for the ego vehicle."""
+
+    def __init__(self, config: PlannerConfig):
+        super().__init__()
+        self.config, dim = config, config.dim
+        self.register_buffer("motion_anchors_m", motion_anchors.default_motion(config.num_classes, config.motion_modes, config.motion_steps))
+        self.register_buffer("plan_anchors_m", motion_anchors.default_plan(len(Command), config.plan_modes, config.plan_steps))
+        ego = [*EGO_CENTRE_M, *(math.log(size) for size in EGO_SIZE_LWH_M), 1.0, 0.0, 0.0, 0.0, 0.0]
+        self.register_buffer("ego_state", torch.tensor([ego]))
+        self.ego_feature = EgoFeature(dim)
+        self.motion_anchor_encoder = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=1), nn.Linear(dim, dim))
+        self.plan_anchor_encoder = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=1), nn.Linear(dim, dim))
+        self.fusion = FeatureEmbedFusion(dim, config.decoupled_attention, config.dropout)
+        self.layers = nn.ModuleList(PlannerLayer(config) for _ in range(config.num_layers))
+        self.motion_class = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2), nn.Linear(dim, 1))
+        self.motion_offsets = linear_relu(dim, 2 * config.motion_steps)
+        self.plan_class = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2), nn.Linear(dim, 1))
+        self.plan_offsets = linear_relu(dim, 2 * config.plan_steps)
+        self.ego_status = linear_relu(dim, EGO_STATUS_DIM)
+        for branch in (self.motion_class, self.plan_class):
+            nn.init.constant_(branch[-1].bias, prior_bias())
+
+    def forward(
+        self, detection: InstancePredictions, elements: InstancePredictions, images: ImageFeatures, box_encoder: nn.Module,
+        memory: MotionMemory, now: Tick,
+    ) -> tuple[MotionPredictions, PlanPredictions, MotionMemory]:  # fmt: skip
+        """One frame of B streams. `box_encoder` is the detection decoder's: agents, history and ego share its embedding."""
+        ego_feature = self.ego_feature(images.level(-1)[:, 0])
+        ego_state = self._ego_state(memory, now)
+        history = motion_memory.recall(
+            memory, detection, ego_feature, ego_state, now, min_confidence=self.config.min_history_confidence
+        )
+        feature = torch.cat([detection.feature, ego_feature[:, None]], dim=1)
+        ego_embed = box_encoder(ego_state)
+        embed = torch.cat([detection.embed, ego_embed[:, None]], dim=1)
+        feature = self._interact(feature, embed, history, box_encoder, detection, elements)
+        motion, plan = self._predict(feature, embed, detection, history)
+        return motion, plan, motion_memory.remember(history, detection, feature[:, -1], plan.ego_status)
+
+    def _ego_state(self, memory: MotionMemory, now: Tick) -> Float[Tensor, "B 11"]:
+        """The ego vehicle as a box; its speed is the one predicted in the last frame."""
+        forward_speed = torch.where(now.warm, memory.ego_status[:, EGO_FORWARD_SPEED], 0.0)
+        state = self.ego_state.expand(forward_speed.shape[0], -1)
+        return torch.cat([state[:, : box_state.VY], forward_speed[:, None], state[:, box_state.VZ :]], dim=1)
+
+    def _interact(
+        self, feature: Tensor, embed: Tensor, history: History, box_encoder: nn.Module, detection: InstancePredictions,
+        elements: InstancePredictions,
+    ) -> Tensor:  # fmt: skip
+        past = (history.feature.flatten(0, 1), box_encoder(history.state).flatten(0, 1), history.allowed().flatten(0, 1))
+        agent_rows = _most_confident(detection, self.config.num_agents)
+        agent_embed = torch.cat([take_rows(agent_rows, detection.embed), embed[:, -1:]], dim=1)
+        # The attended agents keep their features from before the first layer, the ego vehicle too (as published).
+        agents = (torch.cat([take_rows(agent_rows, detection.feature), feature[:, -1:]], dim=1), agent_embed)
+        element_rows = _most_confident(elements, self.config.num_elements)
+        lines = (take_rows(element_rows, elements.feature), take_rows(element_rows, elements.embed))
+        for layer in self.layers:
+            feature = layer(feature, embed, past, agents, lines, self.fusion)
+        return feature
+
+    def _predict(
+        self, feature: Tensor, embed: Tensor, detection: InstancePredictions, history: History
+    ) -> tuple[MotionPredictions, PlanPredictions]:
+        positioned = feature + embed
+        motion_query = positioned[:, :-1, None] + self.motion_anchor_encoder(self._motion_endpoints(detection))
+        plan_endpoints = sine_embedding(self.plan_anchors_m[:, :, -1], feature.shape[-1])
+        plan_query = positioned[:, -1, None, None] + self.plan_anchor_encoder(plan_endpoints)
+        motion = MotionPredictions(
+            mode_logits=self.motion_class(motion_query)[..., 0],
+            step_offsets_m=self.motion_offsets(motion_query).unflatten(-1, (-1, 2)),
+            history_state=history.state[:, :-1],
+            period=history.period[:, :-1],
+        )
+        plan = PlanPredictions(
+            mode_logits=self.plan_class(plan_query)[..., 0],
+            step_offsets_m=self.plan_offsets(plan_query).unflatten(-1, (-1, 2)),
+            ego_status=self.ego_status(positioned[:, -1]),
+            history_state=history.state[:, -1],
+            period=history.period[:, -1],
+        )
+        return motion, plan
+
+    def _motion_endpoints(self, detection: InstancePredictions) -> Float[Tensor, "B N M D"]:
+        """Sine embedding of where each class's anchor trajectories end, turned to the instance's heading (not moved to it)."""
+        endpoints_m = self.motion_anchors_m[detection.last.class_logits.argmax(-1), :, -1]
+        yaw_rad = box_state.yaw_rad(detection.last.state.detach())
+        cos, sin = yaw_rad.cos()[..., None], yaw_rad.sin()[..., None]
+        x_m, y_m = endpoints_m.unbind(-1)
+        turned = torch.stack([x_m * cos - y_m * sin, x_m * sin + y_m * cos], dim=-1)
+        return sine_embedding(turned, self.config.dim)
+
+
+def _most_confident(instances: InstancePredictions, count: int) -> Tensor:
+    confidence = instances.last.class_logits.sigmoid().amax(-1)
+    return confidence.topk(min(count, confidence.shape[1]), dim=1).indices

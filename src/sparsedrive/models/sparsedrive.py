@@ -1,0 +1,129 @@
+"""SparseDrive: images of one instant in, everything it knows about the scene out.
+
+Source: SparseDrive (arXiv:2405.19620), public code swc-17/SparseDrive.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from sparsedrive.models import memory_ops, motion_memory
+from sparsedrive.models.depth_head import DepthHeadConfig
+from sparsedrive.models.image_encoder import ImageEncoderConfig
+from sparsedrive.models.instance_decoder import DecoderConfig
+from sparsedrive.models.motion_planner import PlannerConfig
+from sparsedrive.structures import NUSCENES_CAMERAS, Frame, ParityOptions, Predictions, StreamClock, StreamState
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseDriveConfig:
+    """The whole model. `planner=None` is stage 1 (detection, tracking and map only).
+
+    `max_gap_s`: a memory older than this is forgotten. `default_step_s`: the time step assumed where none is known.
+    The first of `camera_names` must look forward: the ego feature comes from it.
+    """
+
+    name: str
+    describe: str
+    public_weights: bool
+    image_wh_px: tuple[int, int]
+    camera_names: tuple[str, ...] = NUSCENES_CAMERAS
+    encoder: ImageEncoderConfig
+    depth: DepthHeadConfig = field(default_factory=DepthHeadConfig)
+    detection: DecoderConfig
+    map: DecoderConfig
+    planner: PlannerConfig | None
+    max_gap_s: float = 2.0
+    default_step_s: float = 0.5
+    parity: ParityOptions = field(default_factory=ParityOptions)
+
+    def __post_init__(self) -> None:
+        width, height = self.image_wh_px
+        if width % 32 or height % 32:
+            raise ValueError(f"SparseDriveConfig.image_wh_px: expected multiples of 32, got {self.image_wh_px}; round to the next one")
+        dims = {self.encoder.neck.out_channels, self.detection.layer.dim, self.map.layer.dim} | ({self.planner.dim} if self.planner else set())
+        if len(dims) > 1:
+            raise ValueError(f"SparseDriveConfig: expected one feature width for encoder, detection, map and planner, got {sorted(dims)}")
+
+    def build(self) -> "SparseDrive":
+        """The module, randomly initialised."""
+        return SparseDrive(self)
+
+
+class SparseDrive(nn.Module):
+    """`predictions, state = model(frame, state)`. Weights only: the state is a value."""
+
+    def __init__(self, config: SparseDriveConfig):
+        super().__init__()
+        self.config = config
+        self.image_encoder = config.encoder.build()
+        self.depth_head = config.depth.build(config.encoder.neck.out_channels)
+        self.detection = config.detection.build()
+        self.map = config.map.build()
+        self.planner = config.planner.build() if config.planner else None
+
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> StreamState:
+        """State of streams that have seen nothing, on the model's device unless given."""
+        weight = self.detection.anchors
+        device = weight.device if device is None else device
+        clock = StreamClock(
+            global_T_ego=torch.eye(4, dtype=torch.float64, device=device).repeat(batch_size, 1, 1),
+            time_s=torch.zeros(batch_size, dtype=torch.float64, device=device),
+            sequence_id=torch.zeros(batch_size, dtype=torch.int64, device=device),
+            started=torch.zeros(batch_size, dtype=torch.bool, device=device),
+        )
+        planner, num_agents = self.config.planner, self.config.detection.num_anchors
+        motion = planner and motion_memory.initial(
+            batch_size, num_agents, planner.history_length, planner.dim, weight.dtype, device
+        )
+        return StreamState(
+            clock=clock,
+            detection=self.detection.initial_memory(batch_size, device),
+            map=self.map.initial_memory(batch_size, device),
+            motion=motion,
+        )
+
+    def forward(self, frame: Frame, state: StreamState | None = None) -> tuple[Predictions, StreamState]:
+        """One frame of B streams. Without a state every stream starts cold; a stream whose memory is too old, or from another
+        sequence, starts cold by itself (`memory_ops.tick`).
+
+        Raises ValueError where the frame does not fit the model (`Frame` shapes, cameras, picture size).
+        """
+        self.check(frame)
+        config = self.config
+        state = self.initial_state(frame.batch_size) if state is None else state
+        now = memory_ops.tick(
+            state.clock, frame, max_gap_s=config.max_gap_s, default_step_s=config.default_step_s, parity=config.parity
+        )
+        images = self.image_encoder(frame.images, frame.rig.available)
+        detection, detection_memory = self.detection(images, frame.rig, state.detection, now, config.parity)
+        elements, map_memory = self.map(images, frame.rig, state.map, now, config.parity)
+        motion = plan = motion_state = None
+        if self.planner is not None:
+            motion, plan, motion_state = self.planner(detection, elements, images, self.detection.encoder, state.motion, now)
+        # Dense depth supervises the image features; nothing reads it at test time.
+        depth_m = self.depth_head(images, frame.rig.focal_px) if self.training else None
+        predictions = Predictions(detection=detection, map=elements, motion=motion, plan=plan, depth_m=depth_m)
+        clock = StreamClock(
+            global_T_ego=frame.global_T_ego,
+            time_s=frame.time_s,
+            sequence_id=frame.sequence_id,
+            started=torch.ones_like(now.warm),
+        )
+        return predictions, StreamState(clock=clock, detection=detection_memory, map=map_memory, motion=motion_state)
+
+    def check(self, frame: Frame) -> None:
+        """Shapes and cameras of a frame against the model: static facts only, so that it costs nothing and traces."""
+        config, (width, height) = self.config, self.config.image_wh_px
+        if frame.rig.names != config.camera_names:
+            missing = [name for name in config.camera_names if name not in frame.rig.names]
+            raise ValueError(
+                f"Frame.rig.names: expected {config.camera_names} in this order, got {frame.rig.names}"
+                + (f"; missing {missing}: give a black image and rig.available=False for a camera that failed" if missing else "")
+            )
+        expected = (frame.batch_size, len(config.camera_names), 3, height, width)
+        if tuple(frame.images.shape) != expected:
+            raise ValueError(
+                f"Frame.images: expected [B, C, 3, H, W] = {list(expected)}, got {list(frame.images.shape)}; resize with ImagePreprocess"
+            )

@@ -1,0 +1,111 @@
+"""Frame after frame: a session keeps the state of its streams and checks what comes in."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sparsedrive.decoding import decode
+from sparsedrive.models.sparsedrive import SparseDrive
+from sparsedrive.structures import Command, Frame, Scene, StreamState
+
+PRESET_KEY = "preset"
+MIN_FOCAL_PX = 1.0
+
+
+class StreamingSession:
+    """`scene = session.step(frame)` for B streams that run side by side (B = the first frame's batch size).
+
+    A stream starts cold by itself after a gap of over 2 s, with a new `sequence_id`, or when time runs backwards. Many sessions may
+    share one model: all that changes is in `session.state`.
+    """
+
+    def __init__(self, model: SparseDrive, *, score_threshold: float | None = None):
+        self.model = model.eval()
+        self.score_threshold = score_threshold
+        self.state: StreamState | None = None
+
+    @torch.inference_mode()
+    def step(self, frame: Frame) -> Scene:
+        """The scene at this frame, in its ego frame. Raises ValueError for a frame that cannot be right; the state is then untouched."""
+        self.model.check(frame)
+        check_values(frame)
+        if self.state is not None and self.state.clock.started.shape[0] != frame.batch_size:
+            raise ValueError(
+                f"StreamingSession.step: expected {self.state.clock.started.shape[0]} streams as before, got {frame.batch_size}; "
+                "reset() the session or open another one"
+            )
+        frame = frame.to(self.model.detection.anchors.device)
+        predictions, self.state = self.model(frame, self.state)
+        return decode(predictions, frame.command, score_threshold=self.score_threshold, parity=self.model.config.parity)
+
+    def reset(self) -> None:
+        """Forget everything: the next frame starts cold."""
+        self.state = None
+
+    def save(self, path: str | Path) -> None:
+        """Writes the state as safetensors. Raises ValueError before the first frame."""
+        if self.state is None:
+            raise ValueError("StreamingSession.save: expected at least one step before, got a session without state; call step() first")
+        leaves = pytree.tree_leaves(self.state)
+        tensors = {f"{index:03d}": leaf.detach().cpu().contiguous() for index, leaf in enumerate(leaves)}
+        save_file(tensors, path, metadata={PRESET_KEY: self.model.config.name})
+
+    def load(self, path: str | Path) -> None:
+        """Reads a state written by `save` with the same configuration; going on from it equals never having stopped."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                made_by = (file.metadata() or {}).get(PRESET_KEY)
+                tensors = [file.get_tensor(key) for key in sorted(file.keys())]
+        except SafetensorError as error:
+            raise ValueError(f"{path}: expected a session state, got a file that cannot be read ({error}); save it again") from error
+        batch = tensors[0].shape[0] if tensors else 0
+        blank = self.model.initial_state(batch)
+        leaves, spec = pytree.tree_flatten(blank)
+        found = [(tuple(t.shape), t.dtype) for t in tensors]
+        if made_by != self.model.config.name or found != [(tuple(leaf.shape), leaf.dtype) for leaf in leaves]:
+            raise ValueError(
+                f"{path}: expected the state of a session with preset {self.model.config.name!r}, got one of {made_by!r} that does not "
+                "fit; load it into a session of the model that wrote it"
+            )
+        self.state = pytree.tree_unflatten([t.to(leaf.device) for t, leaf in zip(tensors, leaves, strict=True)], spec)
+
+
+def check_values(frame: Frame) -> None:
+    """What shapes cannot tell: NaN images, singular calibration, impossible poses, times and commands. Raises ValueError."""
+    for index, name in enumerate(frame.rig.names):
+        seen = frame.rig.available[:, index]
+        if not bool(torch.isfinite(frame.images[:, index][seen]).all()):
+            raise ValueError(
+                f"Frame.images: expected finite values, got NaN or infinity in camera {name}; "
+                "decode the picture again, or set rig.available to False for it"
+            )
+        linear = frame.rig.image_T_ego[:, index, :3, :3].double()[seen]
+        if not bool(torch.isfinite(linear).all()) or bool((torch.linalg.det(linear).abs() < MIN_FOCAL_PX**2).any()):
+            raise ValueError(
+                f"CameraRig.image_T_ego: expected an invertible projection for camera {name} (determinant = fx * fy), got a singular one; "
+                "check its intrinsics and extrinsics"
+            )
+    _check_rotations(frame.global_T_ego)
+    if frame.time_s.dtype != torch.float64 or frame.global_T_ego.dtype != torch.float64:
+        raise ValueError(
+            f"Frame.time_s, Frame.global_T_ego: expected float64 (float32 has 128 s resolution at epoch seconds), "
+            f"got {frame.time_s.dtype} and {frame.global_T_ego.dtype}; keep them in double precision"
+        )
+    if not bool(torch.isfinite(frame.time_s).all()):
+        raise ValueError(f"Frame.time_s: expected finite seconds, got {frame.time_s.tolist()}")
+    if bool(((frame.command < 0) | (frame.command >= len(Command))).any()):
+        raise ValueError(f"Frame.command: expected {[f'{c.value} {c.name.lower()}' for c in Command]}, got {frame.command.tolist()}")
+
+
+def _check_rotations(global_T_ego: Tensor) -> None:
+    rotation = global_T_ego[:, :3, :3]
+    error = (rotation @ rotation.transpose(-1, -2) - torch.eye(3, dtype=rotation.dtype, device=rotation.device)).abs().amax()
+    if not bool(error < 1e-3):  # also False for NaN
+        raise ValueError(
+            f"Frame.global_T_ego: expected a rotation and a translation, got a linear part {float(error):.2g} off orthonormal; "
+            "check the pose's quaternion"
+        )

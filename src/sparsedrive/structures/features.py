@@ -1,0 +1,31 @@
+"""Image features of all cameras and levels in one tensor, the layout the sampling op reads."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sparsedrive.structures._structure import structure
+
+
+@structure
+class ImageFeatures:
+    """`packed[b, c]` holds camera c's levels one after the other, each row-major over its pixels, channels last.
+
+    `level_hw` is (H0, W0, H1, W1, ...), S = sum of H*W; the same for every camera.
+    """
+
+    packed: Float[Tensor, "B C S D"]
+    level_hw: tuple[int, ...]
+
+    @property
+    def num_levels(self) -> int:
+        """Number of pyramid levels."""
+        return len(self.level_hw) // 2
+
+    def level(self, index: int) -> Float[Tensor, "B C D H W"]:
+        """One level as an image, channels first (a view)."""
+        sizes = list(zip(self.level_hw[::2], self.level_hw[1::2], strict=True))
+        index = range(len(sizes))[index]
+        start = sum(h * w for h, w in sizes[:index])
+        height, width = sizes[index]
+        pixels = self.packed[:, :, start : start + height * width]
+        return pixels.unflatten(2, (height, width)).movedim(-1, 2)

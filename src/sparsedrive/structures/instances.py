@@ -1,0 +1,68 @@
+"""Instances: what a decoder refines and hands on."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sparsedrive.structures._structure import structure
+
+
+@structure
+class DecoderStep:
+    """Prediction of one decoder layer. S = 11 for boxes (`geometry.box_state`), 2 * points for polylines.
+
+    `quality` (boxes only): logits of centerness and yawness.
+    """
+
+    class_logits: Float[Tensor, "B N K"]
+    state: Float[Tensor, "B N S"]
+    quality: Float[Tensor, "B N 2"] | None
+
+
+@structure
+class InstancePredictions:
+    """All layers of one decoder, and the instances after the last one. `track_id` counts per stream."""
+
+    steps: list[DecoderStep]
+    feature: Float[Tensor, "B N D"]
+    embed: Float[Tensor, "B N D"]
+    track_id: Int[Tensor, "B N"]
+
+    @property
+    def last(self) -> DecoderStep:
+        """The final layer's prediction."""
+        return self.steps[-1]
+
+
+@structure
+class MotionPredictions:
+    """Agent forecasts for the detection instances: `modes` futures of `T` steps, as offsets from step to step.
+
+    `history_state` are up to H past states of the instance in the current ego frame, oldest first; the last `period` are real.
+    """
+
+    mode_logits: Float[Tensor, "B N M"]
+    step_offsets_m: Float[Tensor, "B N M T 2"]
+    history_state: Float[Tensor, "B N H 11"]
+    period: Int[Tensor, "B N"]
+
+
+@structure
+class PlanPredictions:
+    """Ego futures: M modes for each of the 3 commands, as offsets from step to step, and the predicted ego status."""
+
+    mode_logits: Float[Tensor, "B 3 M"]
+    step_offsets_m: Float[Tensor, "B 3 M T 2"]
+    ego_status: Float[Tensor, "B 10"]
+    history_state: Float[Tensor, "B H 11"]
+    period: Int[Tensor, "B"]
+
+
+@structure
+class Predictions:
+    """Everything a SparseDrive step predicts, undecoded: what losses and decoders read. Absent stages are `None`."""
+
+    detection: InstancePredictions
+    map: InstancePredictions
+    motion: MotionPredictions | None
+    plan: PlanPredictions | None
+    depth_m: list[Float[Tensor, "BC 1 H W"]] | None

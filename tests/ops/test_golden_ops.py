@@ -1,0 +1,28 @@
+"""The ops on the stored arrays of the published CUDA op and of mmdetection's focal loss."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsedrive.ops import use_backend
+
+ROOT = Path(__file__).parents[2]
+UNIT = Path(os.environ.get("SPARSEDRIVE_GOLDEN", ROOT.parent / "shared" / "golden")) / "sparsedrive" / "unit.npz"
+pytestmark = pytest.mark.skipif(not UNIT.exists(), reason=f"no golden file {UNIT}; name its folder in SPARSEDRIVE_GOLDEN")
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_agrees_with_the_published_ops(backend, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "golden"))
+    import unit_ops
+
+    with np.load(UNIT, allow_pickle=False) as golden, use_backend(backend):
+        built = unit_ops.build(golden)
+        assert len(built) == 22
+        for key, ours in built.items():
+            want = golden[key]
+            assert ours.shape == want.shape and ours.dtype == want.dtype, key
+            bound = 1e-6 + 1e-5 * np.abs(want).max()
+            assert np.abs(ours.astype(np.float64) - want).max() <= bound, key
