@@ -6,7 +6,7 @@ import torch
 from decoding_samples import LIKELY, MODES, UNLIKELY, motion, plan, standing_agents, step, straight_plan
 from torch.utils import _pytree as pytree
 
-from sparsedrive.decoding import rectangles_touch, select_plan
+from sparsedrive.decoding import corners_inside, select_plan
 from sparsedrive.decoding.plan_selection import EGO_LENGTH_M, EGO_MARGIN, EGO_WIDTH_M, mode_collisions
 from sparsedrive.structures import Command, ParityOptions, Plan
 
@@ -135,7 +135,7 @@ def test_published_row_shift_reaches_two_boxes_against_the_first_agent_only(row,
         for boxes in ((agent, elsewhere), (elsewhere, agent)):
             detection, futures = standing_agents([(*box, LIKELY) for box in boxes])
             hits.append(bool(mode_collisions(modes, detection, futures, parity=PUBLISHED)[0, 0]))
-        assert hits == [bool(rectangles_touch(ego, torch.tensor(agent))) for ego in (moved, kept)]
+        assert hits == [bool(corners_inside(ego, torch.tensor(agent))) for ego in (moved, kept)]
         seen.add(tuple(hits))
     assert len(seen) == 4
 

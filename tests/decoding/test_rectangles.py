@@ -1,13 +1,15 @@
 import math
 
 import pytest
+import shapely
 import torch
 
-from sparsedrive.decoding import rectangles_touch
+from sparsedrive.decoding import corners_inside, rectangles_overlap
+from sparsedrive.geometry import box_state
 
 
 def touch(first, second):
-    return bool(rectangles_touch(torch.tensor(first), torch.tensor(second)))
+    return bool(rectangles_overlap(torch.tensor(first), torch.tensor(second)))
 
 
 CAR = [0.0, 0.0, 4.0, 2.0, 0.0]
@@ -34,8 +36,26 @@ def test_hand_made_pairs(other, expected):
     assert touch(other, CAR) is expected
 
 
-def test_a_plus_sign_is_not_found():
-    assert not touch([0.0, 0.0, 10.0, 1.0, 0.0], [0.0, 0.0, 10.0, 1.0, math.pi / 2])
+def test_a_plus_sign_overlaps_without_corners():
+    plus = torch.tensor([[0.0, 0.0, 10.0, 1.0, 0.0], [0.0, 0.0, 10.0, 1.0, math.pi / 2]])
+    assert rectangles_overlap(*plus)
+    assert not corners_inside(*plus)
+
+
+def test_agrees_with_exact_geometry():
+    first, second = torch.rand(2, 400, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64).mul(6).unbind()
+
+    def polygons(boxes):
+        state = torch.zeros(len(boxes), 10, dtype=torch.float64)
+        state[:, :2], state[:, 3:5], state[:, 6] = boxes[:, :2], boxes[:, 2:4], boxes[:, 4]
+        return shapely.polygons(box_state.corners(state)[:, :4, :2].numpy())
+
+    expected = torch.from_numpy(shapely.intersects(polygons(first), polygons(second)))
+    found = rectangles_overlap(first, second)
+    assert 50 < expected.sum() < 350
+    assert torch.equal(found, expected)
+    assert not (corners_inside(first, second) & ~found).any()
+    assert (found & ~corners_inside(first, second)).any()
 
 
 def test_independent_of_the_frame():
@@ -47,16 +67,16 @@ def test_independent_of_the_frame():
     def moved(box):
         return torch.cat([box[:, :2] @ turn.T + shift, box[:, 2:4], box[:, 4:] + angle], dim=-1)
 
-    before = rectangles_touch(first, second)
+    before = rectangles_overlap(first, second)
     assert 50 < before.sum() < 450
-    assert torch.equal(before, rectangles_touch(moved(first), moved(second)))
+    assert torch.equal(before, rectangles_overlap(moved(first), moved(second)))
 
 
 def test_shapes_broadcast():
     draw = torch.Generator().manual_seed(1)
     first, second = torch.rand(3, 1, 4, 5, generator=draw) * 5, torch.rand(3, 7, 1, 5, generator=draw) * 5
-    all_pairs = rectangles_touch(first, second)
+    all_pairs = rectangles_overlap(first, second)
     assert all_pairs.shape == (3, 7, 4)
     for stream in range(3):
         for row in range(7):
-            assert torch.equal(all_pairs[stream, row], rectangles_touch(first[stream, 0], second[stream, row].expand(4, 5)))
+            assert torch.equal(all_pairs[stream, row], rectangles_overlap(first[stream, 0], second[stream, row].expand(4, 5)))

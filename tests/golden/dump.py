@@ -129,9 +129,7 @@ def head_arrays(predictions: Predictions) -> Arrays:
 def bank_arrays(model: SparseDrive, predictions: Predictions, before: StreamState, after: StreamState, frame: Frame) -> Arrays:
     """The instance memories after the frame."""
     config, out = model.config, {}
-    now = memory_ops.tick(
-        before.clock, frame, max_gap_s=config.max_gap_s, default_step_s=config.default_step_s, parity=config.parity
-    )
+    now = memory_ops.tick(before.clock, frame, max_gap_s=config.max_gap_s, default_step_s=config.default_step_s, parity=config.parity)
     heads = {"bank_det": (model.detection, before.detection, after.detection, predictions.detection, 20)}
     if config.map.num_memory:
         heads["bank_map"] = (model.map, before.map, after.map, predictions.map, 4)
@@ -141,9 +139,7 @@ def bank_arrays(model: SparseDrive, predictions: Predictions, before: StreamStat
             f"{name}/cached_feature_sub": memory.feature[:, ::stride],
             f"{name}/cached_anchor": memory.state,
             f"{name}/confidence": memory.confidence,
-            f"{name}/temp_confidence": memory_ops.fading_confidence(
-                instances.last.class_logits, prior, decoder.config.confidence_decay
-            ),
+            f"{name}/temp_confidence": memory_ops.fading_confidence(instances.last.class_logits, prior, decoder.config.confidence_decay),
         }
         if bool(before.clock.started.all()):
             out[f"{name}/mask"] = now.warm

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsedrive.decoding import decode_boxes, decode_polylines, rectangles_touch, select_plan
+from sparsedrive.decoding import decode_boxes, decode_polylines, corners_inside, select_plan
 from sparsedrive.decoding.plan_selection import rescored_logits
 from sparsedrive.losses.depth import dense_depth_loss
 from sparsedrive.models.depth_head import DepthHeadConfig
@@ -114,7 +114,7 @@ def _plan(golden: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 def _collisions(golden: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     first, second = (torch.from_numpy(golden[f"check_collision/boxes{which}"])[:, [0, 1, 3, 4, 6]] for which in (1, 2))
-    return {"check_collision/collision": rectangles_touch(first, second)}
+    return {"check_collision/collision": corners_inside(first, second)}
 
 
 def _depth(golden: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

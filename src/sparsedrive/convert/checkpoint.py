@@ -133,7 +133,9 @@ def read_config(path: str | Path) -> SparseDriveConfig:
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a complete safetensors file, got one that cannot be read ({error}); copy it again") from error
     if CONFIG_KEY not in metadata:
-        raise ValueError(f"{path}: expected a safetensors file written by sparsedrive (with {CONFIG_KEY!r} in its header); convert it first")
+        raise ValueError(
+            f"{path}: expected a safetensors file written by sparsedrive (with {CONFIG_KEY!r} in its header); convert it first"
+        )
     return from_json(metadata[CONFIG_KEY])
 
 
@@ -164,7 +166,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 def _load_strictly(model: SparseDrive, state: dict[str, Tensor], source: Path) -> None:
     own = model.state_dict()
-    wrong = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in own if key in state and state[key].shape != own[key].shape]
+    wrong = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
     missing, unused = [key for key in own if key not in state], [key for key in state if key not in own]
     if wrong or missing or unused:
         raise ValueError(

@@ -3,8 +3,8 @@
 from sparsedrive.decoding.boxes import decode_boxes
 from sparsedrive.decoding.plan_selection import select_plan
 from sparsedrive.decoding.polylines import decode_polylines
-from sparsedrive.decoding.rectangles import rectangles_touch
+from sparsedrive.decoding.rectangles import corners_inside, rectangles_overlap
 from sparsedrive.decoding.scene import decode
 from sparsedrive.decoding.trajectories import decode_forecasts
 
-__all__ = ["decode", "decode_boxes", "decode_forecasts", "decode_polylines", "rectangles_touch", "select_plan"]
+__all__ = ["corners_inside", "decode", "decode_boxes", "decode_forecasts", "decode_polylines", "rectangles_overlap", "select_plan"]

@@ -4,9 +4,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sparsedrive.decoding._rows import take_rows
 from sparsedrive.geometry import box_state
-from sparsedrive.structures import DecoderStep, Detections, ParityOptions
+from sparsedrive.structures import DecoderStep, Detections, ParityOptions, take_rows
 
 CENTERNESS = 0  # column of DecoderStep.quality
 

@@ -1,12 +1,13 @@
 """The ego trajectory to drive: modes of the given command, those that would hit a forecast agent put last."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sparsedrive.decoding.rectangles import rectangles_touch
+from sparsedrive.decoding.rectangles import corners_inside, rectangles_overlap
 from sparsedrive.geometry import box_state
 from sparsedrive.structures import DecoderStep, MotionPredictions, ParityOptions, Plan, PlanPredictions
 
@@ -74,9 +75,10 @@ def mode_collisions(
     ego = _ego_rectangles(modes_m)
     agents = _agent_rectangles(detection.state, motion, num_steps=modes_m.shape[2])
     shifted = ego if parity.ego_box_row_shift else _moved_forward(ego)
-    hits = rectangles_touch(shifted[:, None], agents[:, :, None])  # [B, N, M, T]
+    touch = corners_inside if parity.corner_only_collisions else rectangles_overlap
+    hits = touch(shifted[:, None], agents[:, :, None])  # [B, N, M, T]
     if parity.ego_box_row_shift:
-        hits = _with_shifted_rows(hits, ego, agents)
+        hits = _with_shifted_rows(hits, touch, ego, agents)
     confident = detection.class_logits.amax(dim=-1).sigmoid() >= MIN_CONFIDENCE
     return (hits.any(dim=-1) & confident[:, :, None]).any(dim=1)
 
@@ -115,7 +117,7 @@ def _moved_forward(ego: Tensor) -> Tensor:
     return torch.cat([ego[..., :2] + forward, ego[..., 2:]], dim=-1)
 
 
-def _with_shifted_rows(hits: Tensor, ego: Tensor, agents: Tensor) -> Tensor:
+def _with_shifted_rows(hits: Tensor, touch: Callable[[Tensor, Tensor], Tensor], ego: Tensor, agents: Tensor) -> Tensor:
     """`hits` as published: the shift goes to rows instead of columns of the boxes flattened over (stream, agent, mode, step).
 
     So it reaches stream 0, agent 0, mode 0, steps 0 and 1 only, and all columns there, by the cosines and sines of row 6.
@@ -123,5 +125,5 @@ def _with_shifted_rows(hits: Tensor, ego: Tensor, agents: Tensor) -> Tensor:
     rows = ego[0].flatten(0, 1)
     moved = torch.stack([rows[0] + EGO_CENTRE_FORWARD_M * rows[6].cos(), rows[1] + EGO_CENTRE_FORWARD_M * rows[6].sin()])
     hits = hits.clone()
-    hits[0, 0, 0, :2] = rectangles_touch(moved, agents[0, 0, :2])
+    hits[0, 0, 0, :2] = touch(moved, agents[0, 0, :2])
     return hits

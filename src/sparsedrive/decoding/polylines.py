@@ -2,9 +2,8 @@
 
 import torch
 
-from sparsedrive.decoding._rows import take_rows
 from sparsedrive.geometry import polyline
-from sparsedrive.structures import DecoderStep, MapElements
+from sparsedrive.structures import DecoderStep, MapElements, take_rows
 
 
 def decode_polylines(step: DecoderStep, *, score_threshold: float | None = None) -> MapElements:

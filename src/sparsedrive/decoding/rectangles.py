@@ -5,13 +5,34 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def rectangles_touch(first: Float[Tensor, "*#batch 5"], second: Float[Tensor, "*#batch 5"]) -> Bool[Tensor, "*batch"]:
-    """Whether a corner of one rectangle lies in the other, its edge included. Rows: x y length width (m) yaw_rad; shapes broadcast.
+def rectangles_overlap(first: Float[Tensor, "*#batch 5"], second: Float[Tensor, "*#batch 5"]) -> Bool[Tensor, "*batch"]:
+    """Whether two rectangles share a point, their edges included. Rows: x y length width (m) yaw_rad; shapes broadcast.
 
-    Two rectangles that cross like a plus sign have no corner in each other and are not found (kept from SparseDrive,
-    arXiv:2405.19620, whose rescore this serves).
+    Separating axes: two convex shapes are apart exactly if a side of one of them separates them.
+    """
+    return _no_side_separates(first, second) & _no_side_separates(second, first)
+
+
+def corners_inside(first: Float[Tensor, "*#batch 5"], second: Float[Tensor, "*#batch 5"]) -> Bool[Tensor, "*batch"]:
+    """Whether a corner of one rectangle lies in the other, its edge included: the published test.
+
+    Two rectangles that cross like a plus sign have no corner in each other and are not found, so a plan may lead through a thin
+    obstacle across the lane. Source: rescore of swc-17/SparseDrive; kept for `ParityOptions.corner_only_collisions`.
     """
     return _any_corner_inside(first, second) | _any_corner_inside(second, first)
+
+
+def _no_side_separates(box: Tensor, other: Tensor) -> Tensor:
+    """Whether `other`, seen along and across `box`, reaches into it."""
+    x, y, length, width, yaw = box.unbind(-1)
+    other_x, other_y, other_length, other_width, other_yaw = other.unbind(-1)
+    cos, sin = yaw.cos(), yaw.sin()
+    along = (other_x - x) * cos + (other_y - y) * sin
+    across = (other_y - y) * cos - (other_x - x) * sin
+    cos_turn, sin_turn = (other_yaw - yaw).cos().abs(), (other_yaw - yaw).sin().abs()
+    reach_along = (length + other_length * cos_turn + other_width * sin_turn) / 2
+    reach_across = (width + other_length * sin_turn + other_width * cos_turn) / 2
+    return (along.abs() <= reach_along) & (across.abs() <= reach_across)
 
 
 def _any_corner_inside(box: Tensor, other: Tensor) -> Tensor:

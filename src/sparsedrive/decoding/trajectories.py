@@ -1,8 +1,7 @@
 """Forecasts of the agents behind the detections."""
 
-from sparsedrive.decoding._rows import take_rows
 from sparsedrive.geometry import box_state
-from sparsedrive.structures import Detections, Forecasts, MotionPredictions
+from sparsedrive.structures import Detections, Forecasts, MotionPredictions, take_rows
 
 
 def decode_forecasts(motion: MotionPredictions, detections: Detections) -> Forecasts:

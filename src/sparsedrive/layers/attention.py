@@ -77,7 +77,13 @@ class FeatureEmbedFusion(nn.Module):
         return torch.cat([feature, embed], dim=-1) if self.decoupled else feature + embed
 
     def attend(
-        self, attention: Attention, feature: Tensor, embed: Tensor, other_feature: Tensor, other_embed: Tensor, allowed: Tensor | None = None
+        self,
+        attention: Attention,
+        feature: Tensor,
+        embed: Tensor,
+        other_feature: Tensor,
+        other_embed: Tensor,
+        allowed: Tensor | None = None,
     ) -> Tensor:
         """Instances (feature, embed) look at others; residual on the tokens, projected back to the feature width."""
         query = self.tokens(feature, embed)

@@ -33,7 +33,12 @@ class DeformableAggregation(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(
-        self, feature: Float[Tensor, "B N D"], state: Float[Tensor, "B N S"], embed: Float[Tensor, "B N D"], images: ImageFeatures, rig: CameraRig
+        self,
+        feature: Float[Tensor, "B N D"],
+        state: Float[Tensor, "B N S"],
+        embed: Float[Tensor, "B N D"],
+        images: ImageFeatures,
+        rig: CameraRig,
     ) -> Float[Tensor, "B N 2D"]:
         """[gathered, feature] side by side (the published "cat" residual)."""
         points = camera.project(self.key_points(state, feature), rig.image_T_ego, rig.image_wh_px)

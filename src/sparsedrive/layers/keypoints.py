@@ -6,7 +6,15 @@ from torch import Tensor, nn
 
 from sparsedrive.geometry import box_state, polyline
 
-BOX_FIXED_POINTS = ((0.0, 0.0, 0.0), (0.45, 0.0, 0.0), (-0.45, 0.0, 0.0), (0.0, 0.45, 0.0), (0.0, -0.45, 0.0), (0.0, 0.0, 0.45), (0.0, 0.0, -0.45))
+BOX_FIXED_POINTS = (
+    (0.0, 0.0, 0.0),
+    (0.45, 0.0, 0.0),
+    (-0.45, 0.0, 0.0),
+    (0.0, 0.45, 0.0),
+    (0.0, -0.45, 0.0),
+    (0.0, 0.0, 0.45),
+    (0.0, 0.0, -0.45),
+)
 """In units of the box size, box axes: the centre and the middle of each face, a little inside."""
 
 

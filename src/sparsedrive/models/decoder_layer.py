@@ -38,7 +38,14 @@ class DecoderLayer(nn.Module):
     """A single-frame layer (`attends_memory=False`) or a temporal one. Between the two attentions there is no norm, as published."""
 
     def __init__(
-        self, config: LayerConfig, key_points: nn.Module, num_points: int, refine: nn.Module, *, attends_memory: bool, attends_instances: bool
+        self,
+        config: LayerConfig,
+        key_points: nn.Module,
+        num_points: int,
+        refine: nn.Module,
+        *,
+        attends_memory: bool,
+        attends_instances: bool,
     ):
         super().__init__()
 

@@ -85,8 +85,8 @@ def merge(feature: Tensor, state: Tensor, class_logits: Tensor, prior: Prior, no
     num_new = feature.shape[1] - prior.feature.shape[1]
     best = class_logits.amax(-1).topk(num_new, dim=1).indices
     warm = now.warm[:, None, None]
-    merged_feature = torch.cat([prior.feature, take_rows(best, feature)], dim=1)
-    merged_state = torch.cat([prior.state, take_rows(best, state)], dim=1)
+    merged_feature = torch.cat([prior.feature, take_rows(feature, best)], dim=1)
+    merged_state = torch.cat([prior.state, take_rows(state, best)], dim=1)
     return torch.where(warm, merged_feature, feature), torch.where(warm, merged_state, state)
 
 
@@ -112,14 +112,12 @@ def assign_track_ids(prior: Prior, num_instances: int, parity: ParityOptions) ->
     return torch.where(new, prior.next_id[:, None] + numbers - 1, track_id), prior.next_id + total
 
 
-def remember(
-    predictions: InstancePredictions, prior: Prior, next_id: Int[Tensor, "B"], *, num_memory: int, decay: float
-) -> InstanceMemory:
+def remember(predictions: InstancePredictions, prior: Prior, next_id: Int[Tensor, "B"], *, num_memory: int, decay: float) -> InstanceMemory:
     """The `num_memory` most confident instances, detached from the graph."""
     confidence, best = fading_confidence(predictions.last.class_logits, prior, decay).topk(num_memory, dim=1)
     return InstanceMemory(
-        feature=take_rows(best, predictions.feature.detach()),
-        state=take_rows(best, predictions.last.state.detach()),
+        feature=take_rows(predictions.feature.detach(), best),
+        state=take_rows(predictions.last.state.detach(), best),
         confidence=confidence,
         track_id=predictions.track_id.gather(1, best),
         next_id=next_id,

@@ -51,8 +51,8 @@ def recall(
         return torch.cat([past[:, :, 1:], current[:, :, None]], dim=2)
 
     mask = known[..., None, None]
-    feature = append(torch.where(mask, take_rows(row, memory.feature), 0.0), detection.feature.detach())
-    state = append(torch.where(mask, take_rows(row, moved(memory.state)), 0.0), detection.last.state.detach())
+    feature = append(torch.where(mask, take_rows(memory.feature, row), 0.0), detection.feature.detach())
+    state = append(torch.where(mask, take_rows(moved(memory.state), row), 0.0), detection.last.state.detach())
     ego_past = (memory.ego_feature[:, None], moved(memory.ego_state[:, None]))
     ego = (append(ego_past[0], ego_feature.detach()[:, None]), append(ego_past[1], ego_state.detach()[:, None]))
     period = torch.where(known, memory.period.gather(1, row), 0)

@@ -110,7 +110,9 @@ class MotionPlanner(nn.Module):
     def __init__(self, config: PlannerConfig):
         super().__init__()
         self.config, dim = config, config.dim
-        self.register_buffer("motion_anchors_m", motion_anchors.default_motion(config.num_classes, config.motion_modes, config.motion_steps))
+        self.register_buffer(
+            "motion_anchors_m", motion_anchors.default_motion(config.num_classes, config.motion_modes, config.motion_steps)
+        )
         self.register_buffer("plan_anchors_m", motion_anchors.default_plan(len(Command), config.plan_modes, config.plan_steps))
         ego = [*EGO_CENTRE_M, *(math.log(size) for size in EGO_SIZE_LWH_M), 1.0, 0.0, 0.0, 0.0, 0.0]
         self.register_buffer("ego_state", torch.tensor([ego]))
@@ -134,9 +136,7 @@ class MotionPlanner(nn.Module):
         """One frame of B streams. `box_encoder` is the detection decoder's: agents, history and ego share its embedding."""
         ego_feature = self.ego_feature(images.level(-1)[:, 0])
         ego_state = self._ego_state(memory, now)
-        history = motion_memory.recall(
-            memory, detection, ego_feature, ego_state, now, min_confidence=self.config.min_history_confidence
-        )
+        history = motion_memory.recall(memory, detection, ego_feature, ego_state, now, min_confidence=self.config.min_history_confidence)
         feature = torch.cat([detection.feature, ego_feature[:, None]], dim=1)
         ego_embed = box_encoder(ego_state)
         embed = torch.cat([detection.embed, ego_embed[:, None]], dim=1)
@@ -156,11 +156,11 @@ class MotionPlanner(nn.Module):
     ) -> Tensor:  # fmt: skip
         past = (history.feature.flatten(0, 1), box_encoder(history.state).flatten(0, 1), history.allowed().flatten(0, 1))
         agent_rows = _most_confident(detection, self.config.num_agents)
-        agent_embed = torch.cat([take_rows(agent_rows, detection.embed), embed[:, -1:]], dim=1)
+        agent_embed = torch.cat([take_rows(detection.embed, agent_rows), embed[:, -1:]], dim=1)
         # The attended agents keep their features from before the first layer, the ego vehicle too (as published).
-        agents = (torch.cat([take_rows(agent_rows, detection.feature), feature[:, -1:]], dim=1), agent_embed)
+        agents = (torch.cat([take_rows(detection.feature, agent_rows), feature[:, -1:]], dim=1), agent_embed)
         element_rows = _most_confident(elements, self.config.num_elements)
-        lines = (take_rows(element_rows, elements.feature), take_rows(element_rows, elements.embed))
+        lines = (take_rows(elements.feature, element_rows), take_rows(elements.embed, element_rows))
         for layer in self.layers:
             feature = layer(feature, embed, past, agents, lines, self.fusion)
         return feature

@@ -42,7 +42,9 @@ class SparseDriveConfig:
         width, height = self.image_wh_px
         if width % 32 or height % 32:
             raise ValueError(f"SparseDriveConfig.image_wh_px: expected multiples of 32, got {self.image_wh_px}; round to the next one")
-        dims = {self.encoder.neck.out_channels, self.detection.layer.dim, self.map.layer.dim} | ({self.planner.dim} if self.planner else set())
+        dims = {self.encoder.neck.out_channels, self.detection.layer.dim, self.map.layer.dim} | (
+            {self.planner.dim} if self.planner else set()
+        )
         if len(dims) > 1:
             raise ValueError(f"SparseDriveConfig: expected one feature width for encoder, detection, map and planner, got {sorted(dims)}")
 
@@ -74,9 +76,7 @@ class SparseDrive(nn.Module):
             started=torch.zeros(batch_size, dtype=torch.bool, device=device),
         )
         planner, num_agents = self.config.planner, self.config.detection.num_anchors
-        motion = planner and motion_memory.initial(
-            batch_size, num_agents, planner.history_length, planner.dim, weight.dtype, device
-        )
+        motion = planner and motion_memory.initial(batch_size, num_agents, planner.history_length, planner.dim, weight.dtype, device)
         return StreamState(
             clock=clock,
             detection=self.detection.initial_memory(batch_size, device),
@@ -93,9 +93,7 @@ class SparseDrive(nn.Module):
         self.check(frame)
         config = self.config
         state = self.initial_state(frame.batch_size) if state is None else state
-        now = memory_ops.tick(
-            state.clock, frame, max_gap_s=config.max_gap_s, default_step_s=config.default_step_s, parity=config.parity
-        )
+        now = memory_ops.tick(state.clock, frame, max_gap_s=config.max_gap_s, default_step_s=config.default_step_s, parity=config.parity)
         images = self.image_encoder(frame.images, frame.rig.available)
         detection, detection_memory = self.detection(images, frame.rig, state.detection, now, config.parity)
         elements, map_memory = self.map(images, frame.rig, state.map, now, config.parity)

@@ -15,6 +15,8 @@ class ParityOptions:
     """`Detections.class_score` keeps the order before the boxes were re-sorted by quality."""
     ego_box_row_shift: bool = False
     """The plan rescore moves the first two rows of the flattened ego boxes instead of every ego box 0.5 m forward."""
+    corner_only_collisions: bool = False
+    """Boxes collide in the plan rescore only if a corner of one lies in the other; crossing boxes do not."""
     backward_time_is_warm: bool = False
     """A frame up to 2 s *older* than the memory, or one of another sequence, still counts as its continuation."""
 

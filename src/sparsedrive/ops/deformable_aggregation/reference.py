@@ -25,6 +25,7 @@ def deformable_aggregation(
     """As the public function of this package; differentiable by autograd."""
     batch, anchors, per_anchor, cameras = points.shape[:4]
     groups = weights.shape[5]
+    group_channels = packed.shape[3] // groups
     dtype = compute_dtype(packed.dtype)
     features, points, weights = packed.to(dtype), points.to(dtype), weights.to(dtype)
 
@@ -34,14 +35,14 @@ def deformable_aggregation(
     grid = grid.permute(0, 3, 1, 2, 4).flatten(0, 1)  # [BC, A, P, 2]
     hidden = ~inside.permute(0, 3, 1, 2)[:, :, None, None]  # [B, C, 1, 1, A, P]
 
-    output = features.new_zeros(batch, groups, features.shape[3] // groups, anchors)
+    output = features.new_zeros(batch, groups, group_channels, anchors)
     start = 0
     for level, (height, width) in enumerate(zip(level_hw[::2], level_hw[1::2], strict=True)):
         pixels = features[:, :, start : start + height * width].unflatten(2, (height, width))
         start += height * width
         images = pixels.permute(0, 1, 4, 2, 3).flatten(0, 1)  # [BC, D, H, W]
         sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        sampled = sampled.view(batch, cameras, groups, -1, anchors, per_anchor).masked_fill(hidden, 0)
+        sampled = sampled.view(batch, cameras, groups, group_channels, anchors, per_anchor).masked_fill(hidden, 0)
         level_weights = torch.where(inside[..., None], weights[..., level, :], 0)
         output = output + torch.einsum("bcgdap,bapcg->bgda", sampled, level_weights)
     return output.permute(0, 3, 1, 2).flatten(2).to(packed.dtype)

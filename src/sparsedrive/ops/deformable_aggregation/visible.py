@@ -168,7 +168,7 @@ def _seen_by_image(points: Float[Tensor, "B A P C 2"]) -> list[Int[Tensor, "m"]]
     """For every (batch, camera) the points it sees, as an index into [A, P]."""
     batch, anchors, per_anchor, cameras = points.shape[:4]
     seen = visible(points).permute(0, 3, 1, 2).reshape(batch * cameras, anchors * per_anchor)
-    image, point = seen.nonzero(as_tuple=True)
+    point = seen.nonzero()[:, 1]  # ordered by image
     return list(point.split(seen.sum(1).tolist()))
 
 
