@@ -4,7 +4,7 @@ Weights, anchors and images are rebuilt from the seeds described in the golden f
 everything else comes from the file's own `in/` arrays where it has them. The published behaviour is switched on (`ParityOptions`).
 """
 
-import importlib.util
+import importlib
 import re
 import sys
 from dataclasses import replace
@@ -18,22 +18,17 @@ import sparsedrive
 from sparsedrive.convert.checkpoint import from_official_names, to_official_names
 from sparsedrive.decoding import decode
 from sparsedrive.models import memory_ops
+from sparsedrive.models.image_encoder import ImageEncoder
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.ops.published_order import published_order
 from sparsedrive.structures import NUSCENES_CAMERAS, CameraRig, Frame, ParityOptions, Predictions, Scene, StreamState
 
 sys.path.insert(0, str(Path(__file__).parent))
+from sources import input_rules
 
+THREADS = 2  # of the golden run: convolutions add in another order with another number
 Arrays = dict[str, np.ndarray]
 ROWS_OF_60 = 60  # the golden files store long decoded arrays only this far
-
-
-def load_inputs_module(folder: Path) -> ModuleType:
-    """The golden folder's own rebuild rules."""
-    spec = importlib.util.spec_from_file_location("golden_inputs", folder / "golden_inputs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def golden_weights(model: SparseDrive, folder: Path, rules: ModuleType) -> dict[str, torch.Tensor]:
@@ -91,9 +86,9 @@ def golden_frame(golden: Arrays, folder: Path, rules: ModuleType, case: str, ind
     )
 
 
-def fpn_arrays(model: SparseDrive, frame: Frame) -> Arrays:
+def fpn_arrays(encoder: ImageEncoder, pictures: torch.Tensor, available: torch.Tensor) -> Arrays:
     """Statistics and slices of the image features."""
-    images, out = model.image_encoder(frame.images), {}
+    images, out = encoder(pictures, available), {}
     for i in range(images.num_levels):
         level = images.level(i)
         flat = level.flatten(2)
@@ -201,11 +196,12 @@ def decoded_arrays(scene: Scene, b: int, length: int) -> Arrays:
 def build_eval(path: Path) -> Arrays:
     """All arrays of an `eval_stage{1,2}_*` file."""
     folder = path.parent
+    torch.set_num_threads(THREADS)
     with np.load(path, allow_pickle=False) as file:
         golden = {key: file[key] for key in file.files}
     stage, case = re.search(r"stage(\d)_(.+)\.npz$", path.name).groups()
     case = str(golden["case"]) if "case" in golden else case
-    rules = load_inputs_module(folder)
+    rules = input_rules(folder)
     config = sparsedrive.preset(f"sparsedrive_small_stage{stage}")
     # The golden run's memory layout: its convolutions are then equal to the last bit, which near-tied ranks hang on.
     config = replace(config, parity=ParityOptions.published(), encoder=replace(config.encoder, channels_last=False))
@@ -216,7 +212,11 @@ def build_eval(path: Path) -> Arrays:
         before = model.initial_state(frame.batch_size) if state is None else state
         with published_order():
             predictions, state = model(frame, before)
-        arrays = fpn_arrays(model, frame) | head_arrays(predictions) | bank_arrays(model, predictions, before, state, frame)
+        arrays = (
+            fpn_arrays(model.image_encoder, frame.images, frame.rig.available)
+            | head_arrays(predictions)
+            | bank_arrays(model, predictions, before, state, frame)
+        )
         length = 0
         if config.planner is not None:
             length = min(index + 1, config.planner.history_length)

@@ -1,16 +1,13 @@
 """Our decoders and depth branch on the published unit inputs, under the golden keys."""
 
-import importlib.util
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
+from sources import input_rules
 from torch import Tensor
 
-from sparsedrive.decoding import decode_boxes, decode_polylines, corners_inside, select_plan
+from sparsedrive.decoding import corners_inside, decode_boxes, decode_polylines, select_plan
 from sparsedrive.decoding.plan_selection import rescored_logits
 from sparsedrive.losses.depth import dense_depth_loss
 from sparsedrive.models.depth_head import DepthHeadConfig
@@ -19,20 +16,6 @@ from sparsedrive.structures import DecoderStep, MotionPredictions, ParityOptions
 
 GROUPS = ("decoder", "map_decoder", "plan_decode", "check_collision", "depth")
 DEPTH_LOSS_WEIGHT = 0.2
-
-
-def golden_folder() -> Path:
-    """Where the golden files are: SPARSEDRIVE_GOLDEN, or `shared/golden` beside the checkout."""
-    return Path(os.environ.get("SPARSEDRIVE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
-
-
-def golden_inputs() -> ModuleType:
-    """The rules for weights and inputs that lie beside the golden arrays."""
-    spec = importlib.util.spec_from_file_location("golden_inputs", golden_folder() / "sparsedrive" / "golden_inputs.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def build(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -118,7 +101,7 @@ def _collisions(golden: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def _depth(golden: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    weight_value = golden_inputs().weight_value
+    weight_value = input_rules().weight_value
     head = DepthHeadConfig().build(256)
     for index, conv in enumerate(head.convs):
         for name, parameter in conv.named_parameters():

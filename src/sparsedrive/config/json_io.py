@@ -21,10 +21,20 @@ CLASS_KEY = "class"
 CLASSES = {
     cls.__name__: cls
     for cls in (
-        BoxKind, DecoderConfig, DepthHeadConfig, FPNConfig, GridMaskConfig, ImageEncoderConfig, LayerConfig, ParityOptions, PlannerConfig, PolylineKind, ResNetConfig,
+        BoxKind,
+        DecoderConfig,
+        DepthHeadConfig,
+        FPNConfig,
+        GridMaskConfig,
+        ImageEncoderConfig,
+        LayerConfig,
+        ParityOptions,
+        PlannerConfig,
+        PolylineKind,
+        ResNetConfig,
         SparseDriveConfig,
     )
-}  # fmt: skip
+}
 
 
 def to_json(config: Any) -> str:

@@ -87,13 +87,9 @@ def convert_file(source: str | Path, target: str | Path, name: str, to_official:
 
 
 def to_official_names(state: dict[str, Tensor], config: SparseDriveConfig) -> dict[str, Tensor]:
-    """Our state dict under the official names, with the official constants. Raises ValueError for keys outside the table."""
+    """Our state dict under the official names, with the official constants."""
     table = names.key_table(config)
-    renamed = {key: names.official_name(key, table) for key in state}
-    lost = [key for key, official in renamed.items() if official is None]
-    if lost:
-        raise ValueError(f"convert: {len(lost)} keys have no official name: {_listing(lost)}")
-    return {renamed[key]: value for key, value in state.items()} | names.official_constants(config)
+    return {names.official_name(key, table): value for key, value in state.items()} | names.official_constants(config)
 
 
 def from_official_names(official: dict[str, Tensor], config: SparseDriveConfig) -> tuple[dict[str, Tensor], list[str]]:

@@ -94,12 +94,12 @@ def official_constants(config: SparseDriveConfig) -> dict[str, Tensor]:
     return {"head.det_head.instance_bank.anchor_handler.fix_scale": torch.zeros(1, 3)}
 
 
-def official_name(our_key: str, table: Table) -> str | None:
-    """Official name of one of our keys, or None."""
+def official_name(our_key: str, table: Table) -> str:
+    """Official name of one of our keys."""
     for ours, official in table:
         if our_key.startswith(ours):
             return official + our_key[len(ours) :]
-    return None
+    raise AssertionError(f"{our_key} is in no row of the key table: a parameter was added without its official name")
 
 
 def _under(ours: str, official: str, table: Table) -> Table:

@@ -21,6 +21,8 @@ BOX_FIXED_POINTS = (
 class BoxKeyPoints(nn.Module):
     """The centre, six face centres and `num_learned` learned points of each box. Source: Sparse4D (arXiv:2211.10581, section 3.3)."""
 
+    fixed_points: Tensor
+
     def __init__(self, dim: int, num_learned: int = 6):
         super().__init__()
         self.register_buffer("fixed_points", torch.tensor(BOX_FIXED_POINTS))
@@ -43,6 +45,8 @@ class PolylineKeyPoints(nn.Module):
 
     `ground_height_m` is the ground in the ego frame (nuScenes LIDAR_TOP sits 1.84 m above it).
     """
+
+    point_heights_m: Tensor
 
     def __init__(self, dim: int, num_line_points: int, heights_m: tuple[float, ...], ground_height_m: float, num_learned: int = 3):
         super().__init__()

@@ -25,8 +25,9 @@ class _Refine(nn.Module):
         super().__init__()
         self.state_branch = nn.Sequential(*linear_relu_norm(dim, linears_per_block=2, blocks=2), nn.Linear(dim, state_dim))
         self.state_scale = nn.Parameter(torch.ones(state_dim))
-        self.class_branch = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2), nn.Linear(dim, num_classes))
-        nn.init.constant_(self.class_branch[-1].bias, prior_bias())
+        class_output = nn.Linear(dim, num_classes)
+        nn.init.constant_(class_output.bias, prior_bias())
+        self.class_branch = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2), class_output)
 
 
 class BoxRefine(_Refine):

@@ -80,7 +80,7 @@ class DecoderLayer(nn.Module):
         if self.memory_attention is not None:
             assert memory is not None, "a temporal layer needs the memory triple"
             feature = fusion.attend_memory(self.memory_attention, feature, embed, *memory)
-        if self.instance_attention is not None:
+        if self.instance_attention is not None and self.attention_norm is not None:
             feature = fusion.attend(self.instance_attention, feature, embed, feature, embed)
             feature = self.attention_norm(feature)
         gathered = self.aggregation(feature, state, embed, images, rig)

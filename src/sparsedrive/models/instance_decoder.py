@@ -16,8 +16,13 @@ from sparsedrive.structures import CameraRig, ImageFeatures, InstanceMemory, Ins
 class InstanceKind(Protocol):
     """What a decoder must know about its instances: boxes (`box_head.BoxKind`) or polylines (`map_head.PolylineKind`)."""
 
-    num_classes: int
-    state_dim: int
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def state_dim(self) -> int:
+        """Columns of a state."""
 
     def encoder(self, dim: int) -> nn.Module:
         """Module state [B,N,S] -> embedding [B,N,dim]."""

@@ -107,6 +107,10 @@ class EgoFeature(nn.Module):
 class MotionPlanner(nn.Module):
     """Forecasts for all detection instances and a plan for the ego vehicle."""
 
+    motion_anchors_m: Tensor
+    plan_anchors_m: Tensor
+    ego_state: Tensor
+
     def __init__(self, config: PlannerConfig):
         super().__init__()
         self.config, dim = config, config.dim
@@ -121,13 +125,11 @@ class MotionPlanner(nn.Module):
         self.plan_anchor_encoder = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=1), nn.Linear(dim, dim))
         self.fusion = FeatureEmbedFusion(dim, config.decoupled_attention, config.dropout)
         self.layers = nn.ModuleList(PlannerLayer(config) for _ in range(config.num_layers))
-        self.motion_class = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2), nn.Linear(dim, 1))
+        self.motion_class = _mode_classifier(dim)
         self.motion_offsets = linear_relu(dim, 2 * config.motion_steps)
-        self.plan_class = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2), nn.Linear(dim, 1))
+        self.plan_class = _mode_classifier(dim)
         self.plan_offsets = linear_relu(dim, 2 * config.plan_steps)
         self.ego_status = linear_relu(dim, EGO_STATUS_DIM)
-        for branch in (self.motion_class, self.plan_class):
-            nn.init.constant_(branch[-1].bias, prior_bias())
 
     def forward(
         self, detection: InstancePredictions, elements: InstancePredictions, images: ImageFeatures, box_encoder: nn.Module,
@@ -195,6 +197,12 @@ class MotionPlanner(nn.Module):
         x_m, y_m = endpoints_m.unbind(-1)
         turned = torch.stack([x_m * cos - y_m * sin, x_m * sin + y_m * cos], dim=-1)
         return sine_embedding(turned, self.config.dim)
+
+
+def _mode_classifier(dim: int) -> nn.Sequential:
+    output = nn.Linear(dim, 1)
+    nn.init.constant_(output.bias, prior_bias())
+    return nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2), output)
 
 
 def _most_confident(instances: InstancePredictions, count: int) -> Tensor:

@@ -75,8 +75,10 @@ class SparseDrive(nn.Module):
             sequence_id=torch.zeros(batch_size, dtype=torch.int64, device=device),
             started=torch.zeros(batch_size, dtype=torch.bool, device=device),
         )
-        planner, num_agents = self.config.planner, self.config.detection.num_anchors
-        motion = planner and motion_memory.initial(batch_size, num_agents, planner.history_length, planner.dim, weight.dtype, device)
+        motion = None
+        if self.config.planner is not None:
+            length, dim = self.config.planner.history_length, self.config.planner.dim
+            motion = motion_memory.initial(batch_size, self.config.detection.num_anchors, length, dim, weight.dtype, device)
         return StreamState(
             clock=clock,
             detection=self.detection.initial_memory(batch_size, device),
