@@ -3,7 +3,9 @@
     python benchmarks/ops.py [--device cpu|cuda] [--threads N] [--repeats N] [--batch N]
 
 Both are first held against each other, output and gradients; only then are they timed. Times are medians of runs that alternate
-between the two, so other load on the machine hits both; the ratio says more than the milliseconds.
+between the two, so other load on the machine hits both; the ratio says more than the milliseconds. With more threads than free
+cores every small step waits for a thread that is not running: use as many threads as there are idle cores.
+"seen by" is the mean number of cameras that see a point.
 """
 
 import statistics
@@ -86,17 +88,17 @@ def main(options: Options) -> None:
     """Print the table."""
     torch.set_num_threads(options.threads)
     table = Table(title=f"deformable_aggregation, SparseDrive-S, batch {options.batch}, {options.device}, {options.threads} thread(s)")
-    for name in ("head", "cameras a point", "what", *(f"{backend} [ms]" for backend in BACKENDS), "ratio", "difference"):
-        table.add_column(name.replace("[", r"\["), justify="left" if name in ("head", "what") else "right")
+    for name in ("head", "seen by", "what", *(f"{backend} [ms]" for backend in BACKENDS), "ratio", "difference"):
+        table.add_column(name.replace("[", r"\["), justify="left" if name in ("head", "what") else "right", no_wrap=True)
     for head in SPARSEDRIVE_SMALL_POINTS:
         sample = to_device(sparsedrive_small(head, batch=options.batch), options.device)
         seen = f"{visible(sample.points).sum(-1).float().mean().item():.2f}"
         difference = f"{largest_difference(sample):.0e}"
-        for what, run in (("forward", forward), ("forward + backward", forward_backward)):
+        for what, run in (("forward", forward), ("+ gradients", forward_backward)):
             times = median_ms(run, sample, options.repeats)
             ratio = times["reference"] / times["visible"]
             table.add_row(head, seen, what, *(f"{times[backend]:.1f}" for backend in BACKENDS), f"{ratio:.1f}x", difference)
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":

@@ -82,9 +82,9 @@ def test_backend_not_built_raises_with_the_reason(name):
 
 
 def test_unknown_names_raise():
-    with pytest.raises(ValueError, match=f"{DAF}: expected a backend of visible, reference, got 'vizible'"):
+    with pytest.raises(ValueError, match=f"{DAF}: expected a backend of visible, ordered, reference, got 'vizible'"):
         deformable_aggregation(*random_sample(), backend="vizible")
-    with pytest.raises(ValueError, match="expected a backend of visible, reference, got 'vizible'"), use_backend("vizible"):
+    with pytest.raises(ValueError, match="expected a backend of visible, ordered, reference, got 'vizible'"), use_backend("vizible"):
         pass
     with (
         pytest.raises(ValueError, match=f"use_backend.op: expected one of {DAF}, {FOCAL}, got 'focal'"),
@@ -97,7 +97,7 @@ def test_context_does_not_fall_back():
     """A backend that one op has and another has not: the other raises instead of quietly running something else."""
     with use_backend("visible"):
         deformable_aggregation(*random_sample())
-        with pytest.raises(ValueError, match=f"{FOCAL}: expected a backend of reference, got 'visible'; .*op="):
+        with pytest.raises(ValueError, match=f"{FOCAL}: expected a backend of closed_form, reference, got 'visible'; .*op="):
             sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]))
     with use_backend("visible", op=DAF):
         sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]))
@@ -117,8 +117,8 @@ def test_report():
     assert all(isinstance(row, BackendRow) and row.reason for row in rows)
     table = {(row.op, row.backend): row for row in rows}
     assert len(table) == len(rows)
-    assert {name for op, name in table if op == DAF} == {"visible", "reference", "cuda", "triton", "cpp"}
-    assert {name for op, name in table if op == FOCAL} == {"reference", "cuda", "triton", "cpp"}
+    assert {name for op, name in table if op == DAF} == {"visible", "ordered", "reference", "cuda", "triton", "cpp"}
+    assert {name for op, name in table if op == FOCAL} == {"closed_form", "reference", "cuda", "triton", "cpp"}
     for op, best in ((DAF, "visible"), (FOCAL, "reference")):
         assert [row.backend for row in rows if row.op == op and row.active_for_cpu] == [best]
         assert [row.backend for row in rows if row.op == op and row.active_for_cuda] == [best]

@@ -1,25 +1,21 @@
 """Deformable aggregation: the reference by hand and by derivative, the fast kernel against the reference, and as one graph node."""
 
-import sys
+import importlib
 
 import pytest
 import torch
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-from sparsedrive.ops import deformable_aggregation, use_backend
+from sparsedrive.ops import backends, deformable_aggregation, use_backend
 from sparsedrive.ops.deformable_aggregation.op import run
 from sparsedrive.ops.deformable_aggregation.samples import Sample, random_sample, sparsedrive_small
 
-visible = sys.modules["sparsedrive.ops.deformable_aggregation.visible"]
+# `sparsedrive.ops.deformable_aggregation` as an attribute is the function; the modules behind it are reached by name
+ordered, visible = (importlib.import_module(f"sparsedrive.ops.deformable_aggregation.{name}") for name in ("ordered", "visible"))
 BACKENDS = ("reference", "visible")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """Largest error over largest value."""
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def value_and_grads(sample: Sample, backend: str | None, grad_output: torch.Tensor | None = None) -> list[torch.Tensor]:
@@ -235,7 +231,7 @@ def test_only_the_wanted_gradients_are_computed(monkeypatch):
     sample = random_sample()
     asked = []
     real = visible.backward
-    kernel = sys.modules["sparsedrive.ops.backends"].find_kernel("deformable_aggregation", "visible", "cpu")
+    kernel = backends.find_kernel("deformable_aggregation", "visible", "cpu")
     want = value_and_grads(sample, "visible")
     assert kernel.backward is real
     monkeypatch.setitem(kernel.__dict__, "backward", lambda *args: asked.append(args[-1]) or real(*args))
@@ -246,6 +242,36 @@ def test_only_the_wanted_gradients_are_computed(monkeypatch):
         (grad,) = torch.autograd.grad(output, leaf, grad_output)
         torch.testing.assert_close(grad, want[1 + ("packed", "points", "weights").index(wanted)])
     assert asked == [[True, False, False], [False, True, False], [False, False, True]]
+
+
+# ---- sums in the published order
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("pairs_at_once", [1 << 14, 3])
+def test_ordered_agrees_with_reference(dtype, pairs_at_once, monkeypatch):
+    monkeypatch.setattr(ordered, "PAIRS_AT_ONCE", pairs_at_once)
+    sample = random_sample(dtype=dtype, level_hw=(1, 9, 7, 1, 3, 5, 2, 2))
+    assert_close(
+        [deformable_aggregation(*sample, backend="ordered")], [deformable_aggregation(*sample, backend="reference")], TOLERANCE[dtype]
+    )
+    hidden = sample._replace(points=sample.points - 5)
+    assert (deformable_aggregation(*hidden, backend="ordered") == 0).all()
+
+
+def test_ordered_adds_camera_by_camera():
+    """1 + 2^60 - 2^60 loses the 1, the same from the other end keeps it."""
+    features = torch.tensor([1.0, 2.0**60, -(2.0**60)]).view(1, 3, 1, 1)  # three cameras of one pixel
+    points, weights = torch.full((1, 1, 1, 3, 2), 0.5), torch.ones(1, 1, 1, 3, 1, 1)
+    assert deformable_aggregation(features, (1, 1), points, weights, backend="ordered").item() == 0
+    assert deformable_aggregation(features.flip(1), (1, 1), points, weights, backend="ordered").item() == 1
+
+
+def test_ordered_has_no_gradients():
+    sample = random_sample()
+    output = deformable_aggregation(*sample._replace(packed=sample.packed.requires_grad_()), backend="ordered")
+    with pytest.raises(NotImplementedError, match="no gradients; train with another backend"):
+        output.sum().backward()
 
 
 # ---- one node in every graph

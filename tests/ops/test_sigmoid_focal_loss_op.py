@@ -134,3 +134,38 @@ def test_annotations_hold():
 def test_errors(arguments, options, message):
     with pytest.raises(ValueError, match=f"sigmoid_focal_loss.{message}.*; "):
         sigmoid_focal_loss(*arguments, **options)
+
+
+@pytest.mark.parametrize("clamp_log", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_closed_form_equals_the_reference(clamp_log, gamma):
+    logits, target = sample(rows=40, scale=8.0)
+    grads, losses = [], []
+    for backend in ("closed_form", "reference"):
+        leaf = logits.clone().requires_grad_()
+        loss = sigmoid_focal_loss(leaf, target, alpha=0.3, gamma=gamma, clamp_log=clamp_log, backend=backend)
+        losses.append(loss.detach())
+        grads.append(torch.autograd.grad((loss * torch.arange(1, 5)).sum(), leaf)[0])
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("clamp_log", [False, True])
+def test_opcheck(clamp_log):
+    logits, target = sample(dtype=torch.float32)
+    arguments = (logits.requires_grad_(), target, 0.25, 2.0, clamp_log, "auto")
+    torch.library.opcheck(torch.ops.sparsedrive.sigmoid_focal_loss.default, arguments)
+
+
+def test_compiles_and_exports():
+    logits, target = sample(dtype=torch.float32)
+
+    class Loss(torch.nn.Module):
+        def forward(self, logits, target):
+            return sigmoid_focal_loss(logits, target).sum()
+
+    expected = Loss()(logits, target)
+    torch.testing.assert_close(torch.compile(Loss(), fullgraph=True, backend="aot_eager")(logits, target), expected)
+    program = torch.export.export(Loss(), (logits, target))
+    assert "sparsedrive.sigmoid_focal_loss" in str(program.graph)
+    torch.testing.assert_close(program.module()(logits, target), expected)

@@ -1,6 +1,7 @@
 """One op = one node for torch.compile and torch.export, with a table of kernels behind it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,9 +55,7 @@ def define_op(
     return forward_op
 
 
-def _register_autograd(
-    forward_op: Callable[..., Tensor], backward_op: Callable[..., list[Tensor]], differentiable: tuple[int, ...]
-) -> None:
+def _register_autograd(forward_op: Any, backward_op: Callable[..., list[Tensor]], differentiable: tuple[int, ...]) -> None:
     def save(ctx, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
         ctx.constants = [None if isinstance(value, Tensor) else value for value in inputs]

@@ -5,12 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsedrive.ops import backends
-from sparsedrive.ops.sigmoid_focal_loss import reference
+from sparsedrive.ops.sigmoid_focal_loss import op, reference
 
 __all__ = ["sigmoid_focal_loss"]
-
-NAME = "sigmoid_focal_loss"
-backends.declare(NAME)
 
 
 def sigmoid_focal_loss(
@@ -34,7 +31,7 @@ def sigmoid_focal_loss(
         gamma: how strongly easy elements are played down, >= 0.
         clamp_log: take log(max(p, 1.18e-38)) of a sigmoid rounded to the dtype, and the gradient formula to go with it, as the CUDA
             kernel of mmcv does. Differs from the exact form only for elements that are wrong by a logit of more than about 16.
-        backend: "reference" or None.
+        backend: "reference", "closed_form", or None for the `use_backend` context or else the best for the device.
 
     Raises:
         ValueError: an argument does not fit, or the backend cannot run.
@@ -42,7 +39,9 @@ def sigmoid_focal_loss(
     Source: Lin et al., Focal Loss for Dense Object Detection (arXiv:1708.02002), equation 5; open-mmlab/mmcv and mmdetection.
     """
     _check(logits, target, alpha, gamma)
-    backends.choose(NAME, backend, logits.device.type)  # nothing but the reference is built: this only refuses other names
+    choice = backends.choose(op.NAME, backend, logits.device.type)
+    if choice != backends.REFERENCE:
+        return op.run(logits, target, alpha, gamma, clamp_log, choice)
     function = reference.clamped_focal_loss if clamp_log else reference.sigmoid_focal_loss
     return function(logits, target, alpha, gamma)
 
