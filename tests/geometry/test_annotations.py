@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 CHECKED = """
 import torch
 from jaxtyping import install_import_hook, TypeCheckError
@@ -57,7 +55,6 @@ print("ran")
 """
 
 
-@pytest.mark.parametrize("calls", [GOOD, BAD], ids=["right shapes pass", "wrong shapes are noticed"])
-def test_annotations_say_what_the_functions_do(calls):
-    done = subprocess.run([sys.executable, "-c", CHECKED + calls], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0 and done.stdout.strip() == "ran", done.stdout + done.stderr[-2000:]
+def test_right_shapes_pass_and_wrong_ones_are_noticed():
+    done = subprocess.run([sys.executable, "-c", CHECKED + GOOD + BAD], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 and done.stdout.split() == ["ran", "ran"], done.stdout + done.stderr[-2000:]

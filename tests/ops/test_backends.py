@@ -119,7 +119,7 @@ def test_report():
     assert len(table) == len(rows)
     assert {name for op, name in table if op == DAF} == {"visible", "ordered", "reference", "cuda", "triton", "cpp"}
     assert {name for op, name in table if op == FOCAL} == {"closed_form", "reference", "cuda", "triton", "cpp"}
-    for op, best in ((DAF, "visible"), (FOCAL, "reference")):
+    for op, best in ((DAF, "visible"), (FOCAL, "closed_form")):
         assert [row.backend for row in rows if row.op == op and row.active_for_cpu] == [best]
         assert [row.backend for row in rows if row.op == op and row.active_for_cuda] == [best]
     for name in ("cuda", "triton", "cpp"):

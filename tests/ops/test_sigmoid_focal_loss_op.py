@@ -157,7 +157,7 @@ def test_opcheck(clamp_log):
     torch.library.opcheck(torch.ops.sparsedrive.sigmoid_focal_loss.default, arguments)
 
 
-def test_compiles_and_exports():
+def test_is_one_node_of_an_exported_program():
     logits, target = sample(dtype=torch.float32)
 
     class Loss(torch.nn.Module):
@@ -165,7 +165,6 @@ def test_compiles_and_exports():
             return sigmoid_focal_loss(logits, target).sum()
 
     expected = Loss()(logits, target)
-    torch.testing.assert_close(torch.compile(Loss(), fullgraph=True, backend="aot_eager")(logits, target), expected)
     program = torch.export.export(Loss(), (logits, target))
     assert "sparsedrive.sigmoid_focal_loss" in str(program.graph)
     torch.testing.assert_close(program.module()(logits, target), expected)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from viz_samples import NAMES, box, pictures, rig, scene
+from viz_samples import NAMES, box, look_along, pictures, rig, scene
 
 from sparsedrive.viz import BevView, render_scene
 from sparsedrive.viz.picture import _camera_grid
@@ -50,6 +50,16 @@ def test_other_rigs(count):
     matrices = torch.eye(4).repeat(count, 1, 1)
     picture = render_scene(images, matrices, names, scene(), view=BevView(right_m=20, back_m=10, forward_m=30))
     assert picture.shape[1] == 1920
+
+
+def test_nothing_is_drawn_beside_a_narrow_picture():
+    narrow = np.full((900, 400, 3), 90, np.uint8)
+    around = torch.tensor([box(0.0, 0.2, z=0.0, size=(8.0, 6.0, 3.0))])
+    picture = render_scene([narrow], look_along()[None], ["FRONT"], scene(), annotation_boxes=around)
+    before = render_scene([narrow], look_along()[None], ["FRONT"], scene(), score_threshold=2.0)
+    columns = np.flatnonzero((picture != before).any(-1)[60:400, :1000].any(0))
+    tile = np.flatnonzero((before == 90).all(-1)[200])
+    assert len(columns) and tile[0] <= columns.min() and columns.max() <= tile[-1]
 
 
 def test_failed_camera_shows_as_an_empty_tile():

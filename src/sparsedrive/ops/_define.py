@@ -18,7 +18,8 @@ def define_op(
     """Register `sparsedrive::<name>(<arguments>, str backend) -> Tensor` with its backward, and enter its kernels in the table.
 
     The backend is an argument of the op, resolved when the op runs, so a compiled or exported program holds one node for it.
-    The backward is an op too; it computes only the gradients that are asked for.
+    The backward is an op too; it computes only the gradients that are asked for. Results are contiguous whatever the inputs are:
+    compiled code relies on the strides it was told.
 
     Args:
         name: op name inside the namespace.
@@ -31,11 +32,12 @@ def define_op(
 
     def forward(*args) -> Tensor:
         *inputs, backend = args
-        return backends.find_kernel(name, backend, inputs[0].device.type).forward(*inputs)
+        return backends.find_kernel(name, backend, inputs[0].device.type).forward(*inputs).contiguous()
 
     def backward(grad: Tensor, *args) -> list[Tensor]:
         *inputs, needs, backend = args
-        return backends.find_kernel(name, backend, grad.device.type).backward(grad, *inputs, needs)
+        grads = backends.find_kernel(name, backend, grad.device.type).backward(grad, *inputs, needs)
+        return [value.contiguous() for value in grads]
 
     def backward_fake(grad: Tensor, *args) -> list[Tensor]:
         *inputs, needs, _ = args
@@ -43,7 +45,7 @@ def define_op(
         return [tensor.new_empty(tensor.shape) for tensor in wanted]
 
     forward_op = torch.library.custom_op(f"{NAMESPACE}::{name}", forward, mutates_args=(), schema=f"({arguments}, str backend) -> Tensor")
-    forward_op.register_fake(lambda *args: fake(*args[:-1]))
+    forward_op.register_fake(lambda *args: fake(*args[:-1]).contiguous())
     backward_op = torch.library.custom_op(
         f"{NAMESPACE}::{name}_backward",
         backward,

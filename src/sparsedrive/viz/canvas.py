@@ -98,16 +98,11 @@ def _font_scale(height_px: float) -> float:
     return cv2.getFontScaleFromHeight(FONT, 100, 1) * height_px / 100
 
 
-def fit(image: Picture, width_px: int, height_px: int, background: Colour) -> tuple[Picture, NDArray[np.float64]]:
-    """The image scaled to fit a tile, centred, and the 4x4 that takes (x*d, y*d, d, 1) of the image to that of the tile."""
+def scale_to_fit(image: Picture, width_px: int, height_px: int) -> tuple[Picture, NDArray[np.float64]]:
+    """The image scaled to fit into a tile, and the 4x4 that takes (x * d, y * d, d, 1) of the original to that of the scaled one."""
     height, width = image.shape[:2]
-    scale = min(width_px / width, height_px / height)
-    inner_width, inner_height = max(round(width * scale), 1), max(round(height * scale), 1)
-    left, top = (width_px - inner_width) // 2, (height_px - inner_height) // 2
-    tile = np.empty((height_px, width_px, 3), np.uint8)
-    tile[:] = background
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    tile[top : top + inner_height, left : left + inner_width] = cv2.resize(image, (inner_width, inner_height), interpolation=method)
-    tile_T_image = np.diag([inner_width / width, inner_height / height, 1.0, 1.0])
-    tile_T_image[:2, 2] = left, top  # times depth: the third homogeneous coordinate
-    return tile, tile_T_image
+    factor = min(width_px / width, height_px / height)
+    wh_px = max(round(width * factor), 1), max(round(height * factor), 1)
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    scaled_T_image = np.diag([wh_px[0] / width, wh_px[1] / height, 1.0, 1.0])
+    return cv2.resize(image, wh_px, interpolation=method).astype(np.uint8, copy=False), scaled_T_image

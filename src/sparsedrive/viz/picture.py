@@ -11,7 +11,7 @@ from sparsedrive.geometry import box_state
 from sparsedrive.structures import DETECTION_CLASSES, MAP_CLASSES, Command, Scene
 from sparsedrive.viz.bev import BevView, draw_bev
 from sparsedrive.viz.camera_view import GROUND_Z_M, draw_camera_view
-from sparsedrive.viz.canvas import Picture, draw_dashed, draw_line, draw_text, fill_polygon, fit, text_wh_px
+from sparsedrive.viz.canvas import Picture, draw_dashed, draw_line, draw_text, fill_polygon, scale_to_fit, text_wh_px
 from sparsedrive.viz.shown import Shown, select
 from sparsedrive.viz.style import BACKGROUND, MUTED, PANEL, PLAN, TEXT, WHITE, Colour, class_colour, map_colour
 
@@ -115,13 +115,15 @@ def _camera_tile(
     ground_z_m: float,
     annotation_corners_m: NDArray[np.floating] | None,
 ) -> Picture:
+    tile = np.empty((tile_px[1], tile_px[0], 3), np.uint8)
+    tile[:] = PANEL
     if image is None:
-        tile = np.empty((tile_px[1], tile_px[0], 3), np.uint8)
-        tile[:] = PANEL
         draw_text(tile, "no picture", (tile_px[0] / 2, tile_px[1] / 2 + 5), 12, MUTED, align="centre")
     else:
-        tile, tile_T_image = fit(image, *tile_px, background=PANEL)
-        draw_camera_view(tile, tile_T_image @ image_T_ego, shown, ground_z_m=ground_z_m, annotation_corners_m=annotation_corners_m)
+        view, view_T_image = scale_to_fit(image, *tile_px)
+        draw_camera_view(view, view_T_image @ image_T_ego, shown, ground_z_m=ground_z_m, annotation_corners_m=annotation_corners_m)
+        top, left = (tile_px[1] - view.shape[0]) // 2, (tile_px[0] - view.shape[1]) // 2
+        tile[top : top + view.shape[0], left : left + view.shape[1]] = view
     label = name.removeprefix("CAM_").replace("_", " ").lower()
     draw_text(tile, label, (8, tile_px[1] - 9), 11, TEXT, plate=BACKGROUND)
     return tile
