@@ -31,7 +31,8 @@ INPUTS = re.compile(
 
 def run(*command: str) -> str:
     """Output of a command; its failure is the test's."""
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    # Threads that wait do not spin: other test workers share the cores.
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | {"OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
@@ -55,6 +56,7 @@ def assert_close(golden: Path, ours: dict[str, np.ndarray]) -> None:
             np.testing.assert_allclose(value, file[key], rtol=0, atol=1e-6 + 2e-5 * scale, err_msg=key)
 
 
+@pytest.mark.xdist_group("golden")  # one at a time: each takes all cores
 @pytest.mark.parametrize("golden", EVAL_FILES or [None], ids=lambda path: path.stem if path else "absent")
 def test_streams_agree(golden, tmp_path):
     if golden is None:

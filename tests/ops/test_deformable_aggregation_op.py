@@ -50,6 +50,11 @@ def one_point(x: float, y: float, *, level_hw=(2, 3)) -> Sample:
     return Sample(packed, level_hw, torch.tensor([x, y], dtype=torch.float64).view(1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 1, 2).double())
 
 
+def transposed(sample: Sample) -> Sample:
+    """The same numbers, none of the tensors contiguous."""
+    return Sample(*(value.mT.contiguous().mT if isinstance(value, torch.Tensor) else value for value in sample))
+
+
 # ---- the rule, by hand
 
 
@@ -198,7 +203,7 @@ def test_kernels_do_not_read_uninitialised_memory(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_non_contiguous(backend):
     sample = random_sample()
-    strided = Sample(*(value.mT.contiguous().mT if isinstance(value, torch.Tensor) else value for value in sample))
+    strided = transposed(sample)
     assert not any(value.is_contiguous() for value in (strided.packed, strided.points, strided.weights))
     expanded_grad = torch.ones(()).expand(2, 7, 12)
     want = value_and_grads(sample, backend, expanded_grad.contiguous())
@@ -278,7 +283,7 @@ def test_ordered_has_no_gradients():
 
 
 def test_opcheck():
-    for sample in (random_sample(), random_sample(anchors=0), random_sample(dtype=torch.bfloat16)):
+    for sample in (random_sample(), random_sample(anchors=0), random_sample(dtype=torch.bfloat16), transposed(random_sample())):
         packed, level_hw, points, weights = sample
         leaves = [tensor.requires_grad_() for tensor in (packed, points, weights)]
         torch.library.opcheck(run, (leaves[0], list(level_hw), leaves[1], leaves[2], "auto"))

@@ -10,6 +10,7 @@ from jaxtyping import jaxtyped
 
 from sparsedrive.ops import sigmoid_focal_loss
 
+BACKENDS = ("reference", "closed_form")
 LOG_FLT_MIN = math.log(1.1754943508222875e-38)
 
 
@@ -45,29 +46,32 @@ def test_any_other_label_is_background(clamp_log, background):
 
 @pytest.mark.parametrize("clamp_log", [False, True])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_gradcheck(clamp_log, gamma):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradcheck(backend, clamp_log, gamma):
     logits, target = sample()
-    function = lambda x: sigmoid_focal_loss(x, target, alpha=0.3, gamma=gamma, clamp_log=clamp_log)  # noqa: E731
+    function = lambda x: sigmoid_focal_loss(x, target, alpha=0.3, gamma=gamma, clamp_log=clamp_log, backend=backend)  # noqa: E731
     assert torch.autograd.gradcheck(function, logits.requires_grad_())
 
 
 @pytest.mark.parametrize("clamp_log", [False, True])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_saturated_logits_stay_finite(clamp_log, gamma, dtype):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_saturated_logits_stay_finite(backend, clamp_log, gamma, dtype):
     logits = torch.tensor([[-1e4, 1e4, -200.0, 200.0, -90.0, 90.0]] * 2, dtype=dtype, requires_grad=True)
-    loss = sigmoid_focal_loss(logits, torch.tensor([0, 1]), gamma=gamma, clamp_log=clamp_log)
+    loss = sigmoid_focal_loss(logits, torch.tensor([0, 1]), gamma=gamma, clamp_log=clamp_log, backend=backend)
     (grad,) = torch.autograd.grad(loss.sum(), logits)
     assert loss.isfinite().all() and grad.isfinite().all()
 
 
-def test_wrong_and_saturated():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_wrong_and_saturated(backend):
     """A confident mistake: the exact form grows with the logit, the published kernel stops at the smallest float; both keep pulling."""
     logits = torch.tensor([[-100.0, 30.0]], requires_grad=True)
     target = torch.tensor([0])
-    exact = sigmoid_focal_loss(logits, target)
+    exact = sigmoid_focal_loss(logits, target, backend=backend)
     torch.testing.assert_close(exact, torch.tensor([[0.25 * 100, 0.75 * 30]]))
-    clamped = sigmoid_focal_loss(logits, target, clamp_log=True)
+    clamped = sigmoid_focal_loss(logits, target, clamp_log=True, backend=backend)
     torch.testing.assert_close(clamped, torch.tensor([[-0.25 * LOG_FLT_MIN, -0.75 * LOG_FLT_MIN]]))
     for loss in (exact, clamped):
         (grad,) = torch.autograd.grad(loss.sum(), logits)
@@ -153,8 +157,9 @@ def test_closed_form_equals_the_reference(clamp_log, gamma):
 @pytest.mark.parametrize("clamp_log", [False, True])
 def test_opcheck(clamp_log):
     logits, target = sample(dtype=torch.float32)
-    arguments = (logits.requires_grad_(), target, 0.25, 2.0, clamp_log, "auto")
-    torch.library.opcheck(torch.ops.sparsedrive.sigmoid_focal_loss.default, arguments)
+    strided = logits.t().contiguous().t()
+    for leaf in (logits.requires_grad_(), strided.requires_grad_()):
+        torch.library.opcheck(torch.ops.sparsedrive.sigmoid_focal_loss.default, (leaf, target, 0.25, 2.0, clamp_log, "auto"))
 
 
 def test_is_one_node_of_an_exported_program():

@@ -19,7 +19,7 @@ def forward(packed: Tensor, level_hw: list[int], points: Tensor, weights: Tensor
     pairs = ((points > 0) & (points < 1)).all(-1).nonzero()
     for chunk in pairs.split(PAIRS_AT_ONCE):
         b, a, p, c = chunk.unbind(1)
-        where, weight = points[b, a, p, c], weights[b, a, p, c].repeat_interleave(channels // weights.shape[-1], dim=-1)
+        where, weight = points[b, a, p, c], weights[b, a, p, c].to(packed.dtype).repeat_interleave(channels // weights.shape[-1], dim=-1)
         sampled = torch.stack(_levels(rows, (b * cameras + c) * pixels, where, level_hw), dim=1) * weight
         out.index_add_(0, (b * anchors + a).repeat_interleave(sampled.shape[1]), sampled.flatten(0, 1))
     return out.reshape(batch, anchors, channels)
