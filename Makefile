@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Real frames for the demo, streamed too where they are there.
+REAL_DATA ?= ../shared/data/nuscenes_real
 # One thread a worker: PyTorch's own threads and the workers would fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(or $(WORKERS),2) --dist loadgroup
 
@@ -23,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # Passive: threads that wait by spinning make a busy machine twenty times slower.
 demo: $(INSTALLED) ## pictures and a video of a generated drive, in demo/
-	OMP_WAIT_POLICY=passive $(BIN)/sparsedrive demo --out demo
+	OMP_WAIT_POLICY=passive $(BIN)/sparsedrive demo --out demo $(if $(wildcard $(REAL_DATA)/v1.0-*),--real-data $(REAL_DATA))
 
 test: lint ## style, types and all tests
 	$(PYTEST)

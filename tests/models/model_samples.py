@@ -12,7 +12,7 @@ from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
-from sparsedrive.structures import CameraRig, Frame, ParityOptions, cat_frames
+from sparsedrive.structures import CameraRig, Frame, ParityOptions
 
 CAMERAS = ("FRONT", "LEFT", "BACK")
 CAMERA_YAW_RAD = (0.0, 2.1, math.pi)  # about z, from the ego's forward axis
@@ -149,8 +149,3 @@ def differences(a, b, tolerance: Tolerance = SAME_BITS) -> list[str]:
 def take_stream(value, index: int):
     """One stream of a batched structure, as a batch of one."""
     return torch.utils._pytree.tree_map(lambda leaf: leaf[index : index + 1], value)
-
-
-def cat_two(first: Frame, second: Frame) -> Frame:
-    """Two streams side by side."""
-    return cat_frames([first, second])

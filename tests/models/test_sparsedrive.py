@@ -199,8 +199,9 @@ def test_every_trainable_parameter_learns_from_two_frames():
     draw = torch.Generator().manual_seed(1)
     sum((leaf * torch.randn(leaf.shape, generator=draw)).mean() for leaf in leaves).backward()
     silent = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    # initial features of boxes are zeros that stay (learned_features=False)
-    assert silent == ["detection.initial_feature"] and not model.detection.initial_feature.requires_grad
+    # Initial features of boxes are zeros that stay (learned_features=False), and a matrix applied to zeros has no gradient.
+    assert silent == ["detection.initial_feature", "detection.single_frame_layers.0.aggregation.key_points.learned_points.weight"]
+    assert not model.detection.initial_feature.requires_grad
     assert [name for name, parameter in model.named_parameters() if parameter.grad is not None and not parameter.grad.isfinite().all()] == []
 
 

@@ -53,7 +53,9 @@ def recall(
     mask = known[..., None, None]
     feature = append(torch.where(mask, take_rows(memory.feature, row), 0.0), detection.feature.detach())
     state = append(torch.where(mask, take_rows(moved(memory.state), row), 0.0), detection.last.state.detach())
-    ego_past = (memory.ego_feature[:, None], moved(memory.ego_state[:, None]))
+    # Hidden by the period either way; a cold stream also forgets it (the published code keeps it, see `Tick.attends`).
+    attends = now.attends[:, None, None, None]
+    ego_past = (torch.where(attends, memory.ego_feature[:, None], 0.0), torch.where(attends, moved(memory.ego_state[:, None]), 0.0))
     ego = (append(ego_past[0], ego_feature.detach()[:, None]), append(ego_past[1], ego_state.detach()[:, None]))
     period = torch.where(known, memory.period.gather(1, row), 0)
     ego_period = torch.where(now.warm, memory.ego_period, 0)

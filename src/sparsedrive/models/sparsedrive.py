@@ -13,7 +13,7 @@ from sparsedrive.models.depth_head import DepthHeadConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
 from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.motion_planner import PlannerConfig
-from sparsedrive.structures import NUSCENES_CAMERAS, Frame, ParityOptions, Predictions, StreamClock, StreamState
+from sparsedrive.structures import NUSCENES_CAMERAS, Frame, ParityOptions, Predictions, StreamClock, StreamState, check_shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,16 @@ class SparseDriveConfig:
         )
         if len(dims) > 1:
             raise ValueError(f"SparseDriveConfig: expected one feature width for encoder, detection, map and planner, got {sorted(dims)}")
+        levels = self.encoder.neck.num_levels
+        for head in (self.detection, self.map):
+            if head.layer.num_levels != levels:
+                raise ValueError(
+                    f"SparseDriveConfig: expected LayerConfig.num_levels={levels} as the encoder has, got {head.layer.num_levels}; "
+                    "change one of them"
+                )
+        classes = self.detection.kind.num_classes
+        if self.planner is not None and self.planner.num_classes != classes:
+            raise ValueError(f"PlannerConfig.num_classes: expected {classes} as the detection has, got {self.planner.num_classes}")
 
     def build(self) -> "SparseDrive":
         """The module, randomly initialised."""
@@ -127,3 +137,4 @@ class SparseDrive(nn.Module):
             raise ValueError(
                 f"Frame.images: expected [B, C, 3, H, W] = {list(expected)}, got {list(frame.images.shape)}; resize with ImagePreprocess"
             )
+        check_shapes(frame)

@@ -2,7 +2,16 @@
 
 from sparsedrive.structures._rows import take_rows
 from sparsedrive.structures.features import ImageFeatures
-from sparsedrive.structures.frame import EGO_FORWARD_SPEED, EGO_STATUS_DIM, NUSCENES_CAMERAS, CameraRig, Command, Frame, cat_frames
+from sparsedrive.structures.frame import (
+    EGO_FORWARD_SPEED,
+    EGO_STATUS_DIM,
+    NUSCENES_CAMERAS,
+    CameraRig,
+    Command,
+    Frame,
+    cat_frames,
+    check_shapes,
+)
 from sparsedrive.structures.instances import DecoderStep, InstancePredictions, MotionPredictions, PlanPredictions, Predictions
 from sparsedrive.structures.memory import InstanceMemory, MotionMemory, StreamClock, StreamState, cat_states
 from sparsedrive.structures.outputs import DETECTION_CLASSES, MAP_CLASSES, Detections, Forecasts, MapElements, Plan, Scene
@@ -12,5 +21,5 @@ __all__ = [
     "DETECTION_CLASSES", "EGO_FORWARD_SPEED", "EGO_STATUS_DIM", "MAP_CLASSES", "NUSCENES_CAMERAS",
     "CameraRig", "Command", "DecoderStep", "Detections", "Forecasts", "Frame", "ImageFeatures", "InstanceMemory", "InstancePredictions",
     "MapElements", "MotionMemory", "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene", "StreamClock",
-    "StreamState", "cat_frames", "cat_states", "take_rows",
+    "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows",
 ]  # fmt: skip

@@ -66,6 +66,30 @@ class Frame:
         return torch.utils._pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, self)
 
 
+def check_shapes(frame: Frame) -> None:
+    """That all parts of a frame have the batch size and the number of cameras of its images. Raises ValueError."""
+    if frame.images.dim() != 5:
+        raise ValueError(f"Frame.images: expected [B, C, 3, H, W], got {list(frame.images.shape)}; add a batch dimension with [None]")
+    batch, cameras = frame.images.shape[:2]
+    expected = (
+        ("CameraRig.image_T_ego", frame.rig.image_T_ego, (batch, cameras, 4, 4)),
+        ("CameraRig.image_wh_px", frame.rig.image_wh_px, (batch, cameras, 2)),
+        ("CameraRig.focal_px", frame.rig.focal_px, (batch, cameras)),
+        ("CameraRig.available", frame.rig.available, (batch, cameras)),
+        ("Frame.global_T_ego", frame.global_T_ego, (batch, 4, 4)),
+        ("Frame.time_s", frame.time_s, (batch,)),
+        ("Frame.sequence_id", frame.sequence_id, (batch,)),
+        ("Frame.ego_status", frame.ego_status, (batch, EGO_STATUS_DIM)),
+        ("Frame.command", frame.command, (batch,)),
+    )
+    for name, tensor, shape in expected:
+        if tuple(tensor.shape) != shape:
+            raise ValueError(
+                f"{name}: expected {list(shape)} to go with images of {batch} streams and {cameras} cameras, got {list(tensor.shape)}; "
+                "give every stream its own row (a single stream has B = 1)"
+            )
+
+
 def cat_frames(frames: list[Frame]) -> Frame:
     """Frames of several streams as one batch. All must have the same cameras and picture size."""
     first = frames[0]

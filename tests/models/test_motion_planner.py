@@ -1,0 +1,113 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from model_samples import build, differences, frame, run
+from torch.testing import assert_close
+
+from sparsedrive.geometry import box_state
+from sparsedrive.layers.embed import sine_embedding
+from sparsedrive.models import motion_anchors
+from sparsedrive.models.memory_ops import Tick
+from sparsedrive.models.motion_planner import EGO_CENTRE_M, EGO_SIZE_LWH_M, MotionPlanner
+from sparsedrive.models.sparsedrive import SparseDrive
+from sparsedrive.structures import EGO_FORWARD_SPEED
+
+
+@pytest.fixture(scope="module")
+def model() -> SparseDrive:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def planner(model) -> MotionPlanner:
+    assert model.planner is not None
+    return model.planner
+
+
+def test_the_ego_vehicle_starts_as_a_standing_box_looking_forward(model):
+    (first,), _ = run(model, [frame(0)])
+    box = box_state.decode(first.plan.history_state)[0, -1]
+    assert_close(box, torch.tensor([*EGO_CENTRE_M, *EGO_SIZE_LWH_M, math.pi / 2, 0, 0, 0]))
+    assert first.plan.period.tolist() == [1]
+
+
+def test_the_ego_speed_is_the_one_predicted_a_frame_before(model):
+    (first, second), state = run(model, [frame(0), frame(1)])
+    speed_mps = first.plan.ego_status[0, EGO_FORWARD_SPEED]
+    assert speed_mps != 0 and torch.equal(second.plan.history_state[0, -1, box_state.VY], speed_mps)
+    assert torch.equal(state.motion.ego_status, second.plan.ego_status)
+    (cold,), _ = run(model, [frame(2, sequence=9)], state)
+    assert cold.plan.history_state[0, -1, box_state.VY] == 0
+
+
+def test_measured_ego_status_and_command_are_for_losses_and_decoding_only(model):
+    now = frame(0)
+    other = replace(now, ego_status=now.ego_status + 5, command=(now.command + 1) % 3)
+    assert differences(run(model, [now])[0], run(model, [other])[0]) == []
+
+
+def test_forecasts_start_from_the_anchors_of_the_best_class_turned_to_the_heading(model, planner):
+    (first,), _ = run(model, [frame(0)])
+    endpoints = planner._motion_endpoints(first.detection)
+    label = first.detection.last.class_logits[0].argmax(-1)
+    yaw_rad = box_state.yaw_rad(first.detection.last.state[0])
+    for row in range(24):
+        turn = torch.tensor([[yaw_rad[row].cos(), -yaw_rad[row].sin()], [yaw_rad[row].sin(), yaw_rad[row].cos()]])
+        ends_m = planner.motion_anchors_m[label[row], :, -1] @ turn.T
+        assert_close(endpoints[0, row], sine_embedding(ends_m, 32), atol=1e-3, rtol=1e-3)
+    assert len(set(label.tolist())) > 1
+
+
+def test_agents_beyond_the_most_confident_are_not_looked_at(model):
+    """The front camera's ego feature and own history aside, what the ego vehicle sees are the `num_agents` best."""
+    (first,), state = run(model, [frame(0)])
+    planner = model.planner
+    images = model.image_encoder(frame(0).images)
+    detection, elements = first.detection, first.map
+    order = detection.last.class_logits[0].sigmoid().amax(-1).argsort(descending=True)
+    now = _cold_tick()
+
+    def plan(row: int) -> torch.Tensor:
+        moved = replace(detection, feature=detection.feature.index_add(1, order[row : row + 1], torch.ones(1, 1, 32)))
+        with torch.no_grad():
+            return planner(moved, elements, images, model.detection.encoder, state.motion, now)[1].mode_logits
+
+    with torch.no_grad():
+        unchanged = planner(detection, elements, images, model.detection.encoder, state.motion, now)[1].mode_logits
+    limit = planner.config.num_agents
+    assert not torch.equal(plan(limit - 1), unchanged)
+    assert torch.equal(plan(limit), unchanged)
+
+
+def _cold_tick() -> Tick:
+    flag, half_s = torch.tensor([False]), torch.tensor([0.5])
+    return Tick(warm=flag, attends=flag, now_T_then=torch.eye(4)[None], elapsed_s=half_s, step_s=half_s)
+
+
+def test_only_the_front_camera_makes_the_ego_feature(model, planner):
+    images = torch.randn(1, 3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    other = images.clone()
+    other[:, 1:] += 1
+
+    def ego_feature(pictures: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return planner.ego_feature(model.image_encoder(pictures).level(-1)[:, 0])
+
+    assert_close(ego_feature(images), ego_feature(other))
+    assert not torch.allclose(ego_feature(images), ego_feature(images + 1))
+    assert (ego_feature(images) >= 0).all()
+
+
+def test_default_anchors_are_arcs_at_half_second_steps():
+    motion = motion_anchors.default_motion(10, 6, 12)
+    assert motion.shape == (10, 6, 12, 2)
+    steps_m = torch.cat([motion[:, :, :1], motion.diff(dim=2)], dim=2).norm(dim=-1)
+    assert_close(steps_m, steps_m[:, :, :1].expand_as(steps_m), atol=1e-4, rtol=1e-4)
+    assert_close(steps_m[0, :, 0], 8.0 * 0.5 * (torch.arange(6) + 0.5) / 6)
+    assert_close(motion[0, 1, :, 1], torch.zeros(12)) and (motion[0, 1, :, 0] > 0).all()  # straight along the heading
+    plan = motion_anchors.default_plan(3, 6, 6)
+    assert plan.shape == (3, 6, 6, 2) and (plan[..., 1] > 0).all()  # forward
+    right, left, straight = plan[:, :, -1, 0]
+    assert (right > 0).all() and (left < 0).all() and straight.abs().max() < 1e-5
