@@ -83,7 +83,12 @@ def test_json_keeps_values_that_are_not_the_default():
     encoder = replace(config.encoder, grid_mask=None, channels_last=False)
     kind = replace(config.map.kind, heights_m=(0.0, 0.25), roi_m=(10.0, 20.0))
     changed = replace(
-        config, encoder=encoder, map=replace(config.map, kind=kind), camera_names=("A", "B"), max_gap_s=0.75, parity=ParityOptions.published()
+        config,
+        encoder=encoder,
+        map=replace(config.map, kind=kind),
+        camera_names=("A", "B"),
+        max_gap_s=0.75,
+        parity=ParityOptions.published(),
     )
     assert from_json(to_json(changed)) == changed != config
 
@@ -104,7 +109,9 @@ def edited(**changes) -> str:
 
 
 def test_unknown_keys_and_classes_are_refused_by_place():
-    with pytest.raises(ValueError, match=r"configuration\.detection\.layer \(LayerConfig\): unknown keys \['num_head'\]; known are .*num_heads"):
+    with pytest.raises(
+        ValueError, match=r"configuration\.detection\.layer \(LayerConfig\): unknown keys \['num_head'\]; known are .*num_heads"
+    ):
         from_json(edited(num_head=8))
     with pytest.raises(ValueError, match=r"configuration\.detection\.layer\.class: expected one of BoxKind, .*; got 'os\.system'"):
         from_json(edited(**{"class": "os.system"}))

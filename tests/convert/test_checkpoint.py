@@ -25,7 +25,11 @@ def model() -> SparseDrive:
     draw = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for tensor in made.state_dict().values():
-            tensor.copy_(torch.randint(1000, tensor.shape, generator=draw) if tensor.dtype == torch.int64 else torch.rand(tensor.shape, generator=draw))
+            tensor.copy_(
+                torch.randint(1000, tensor.shape, generator=draw)
+                if tensor.dtype == torch.int64
+                else torch.rand(tensor.shape, generator=draw)
+            )
     return made
 
 

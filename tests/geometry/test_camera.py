@@ -66,4 +66,6 @@ def test_project_with_depth_agrees_and_keeps_the_sign():
     assert pixels[1].tolist() == [200.0, 250.0]  # mirrored through the centre, as the line through the pinhole says
     assert pixels.isfinite().all()
     image_wh_px = torch.tensor([[[WIDTH_PX, HEIGHT_PX]]])
-    assert_close(camera.project(points_m[None, None, :1], forward_camera()[None, None], image_wh_px).flatten() * image_wh_px.flatten(), pixels[0])
+    assert_close(
+        camera.project(points_m[None, None, :1], forward_camera()[None, None], image_wh_px).flatten() * image_wh_px.flatten(), pixels[0]
+    )

@@ -49,7 +49,9 @@ def build(cfg: SparseDriveConfig | None = None, seed: int = 0) -> SparseDrive:
                     continue
                 parameter.add_(torch.randn_like(parameter) * (0.2 if parameter.dim() > 1 else 0.1))
                 if ".class_branch." in name and parameter.shape[0] in (3, 10):
-                    parameter.copy_(torch.randn_like(parameter) * 0.3 - (1.5 if parameter.dim() == 1 else 0.0))  # confidences all over (0, 1)
+                    parameter.copy_(
+                        torch.randn_like(parameter) * 0.3 - (1.5 if parameter.dim() == 1 else 0.0)
+                    )  # confidences all over (0, 1)
                 if name.endswith("state_scale"):
                     parameter.mul_(0.3)  # boxes stay in sight
     return model.eval()
@@ -137,9 +139,7 @@ def differences(a, b, tolerance: Tolerance = SAME_BITS) -> list[str]:
     for path, x in left.items():
         y = right[path]
         exact = tolerance == SAME_BITS or not x.is_floating_point()
-        same = x.shape == y.shape and (
-            torch.equal(x, y) if exact else torch.allclose(x, y, atol=tolerance.atol, rtol=tolerance.rtol)
-        )
+        same = x.shape == y.shape and (torch.equal(x, y) if exact else torch.allclose(x, y, atol=tolerance.atol, rtol=tolerance.rtol))
         if not same:
             gap = (x.double() - y.double()).abs().max().item() if x.shape == y.shape else math.nan
             found.append(f"{path} {tuple(x.shape)} by {gap:.3g}")

@@ -22,7 +22,10 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def clock_of(now: Frame, started: bool = True) -> StreamClock:
     return StreamClock(
-        global_T_ego=now.global_T_ego, time_s=now.time_s, sequence_id=now.sequence_id, started=torch.full_like(now.sequence_id, started).bool()
+        global_T_ego=now.global_T_ego,
+        time_s=now.time_s,
+        sequence_id=now.sequence_id,
+        started=torch.full_like(now.sequence_id, started).bool(),
     )
 
 

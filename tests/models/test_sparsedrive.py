@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_propagated_instances_keep_their_ids(model):
     seen: set[int] = set()
     kept = model.config.detection.num_memory
     assert predictions[0].detection.track_id.tolist() == [list(range(24))]
-    for before, after in zip(predictions, predictions[1:], strict=False):
+    for before, after in pairwise(predictions):
         seen |= set(before.detection.track_id[0].tolist())
         ids = after.detection.track_id[0].tolist()
         assert len(set(ids)) == len(ids)
@@ -145,7 +146,10 @@ def test_forward_changes_no_module(training):
                 if key in ("_parameters", "_buffers") and not (norm and key == "_buffers" and training):
                     found |= {f"{name}.{entry}": tensor.clone() for entry, tensor in value.items() if tensor is not None}
                 elif not key.startswith("_"):
-                    found[f"{name}.{key}"] = (id(value), repr(value) if isinstance(value, int | float | str | tuple | list | dict) else None)
+                    found[f"{name}.{key}"] = (
+                        id(value),
+                        repr(value) if isinstance(value, int | float | str | tuple | list | dict) else None,
+                    )
             found[f"{name}.__dict__"] = sorted(module.__dict__)
         return found
 
@@ -202,7 +206,9 @@ def test_every_trainable_parameter_learns_from_two_frames():
     # Initial features of boxes are zeros that stay (learned_features=False), and a matrix applied to zeros has no gradient.
     assert silent == ["detection.initial_feature", "detection.single_frame_layers.0.aggregation.key_points.learned_points.weight"]
     assert not model.detection.initial_feature.requires_grad
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is not None and not parameter.grad.isfinite().all()] == []
+    assert [
+        name for name, parameter in model.named_parameters() if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ] == []
 
 
 def test_depth_is_for_training(model):
@@ -245,14 +251,14 @@ def test_frames_that_do_not_fit_are_refused(model):
 @pytest.mark.parametrize("field", ["image_T_ego", "image_wh_px", "focal_px", "available"])
 def test_a_rig_without_batch_dimension_is_refused(model, field):
     now = frame(0)
-    with pytest.raises(ValueError, match=rf"{field}|available"):
+    with pytest.raises(ValueError, match=rf"CameraRig\.{field}: expected \[1, 3"):
         model(replace(now, rig=replace(now.rig, **{field: getattr(now.rig, field)[0]})))
 
 
 @pytest.mark.parametrize("field", ["global_T_ego", "time_s", "sequence_id", "command", "ego_status"])
 def test_one_pose_or_time_for_two_streams_is_refused(model, field):
     now = cat_frames([frame(0), frame(0, stream=1)])
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(ValueError, match=rf"Frame\.{field}: expected \[2.*got \[1"):
         model(replace(now, **{field: getattr(now, field)[:1]}))
 
 
