@@ -111,7 +111,7 @@ def test_a_file_that_runs_code_is_refused_and_not_run(writer, tmp_path):
     path, folder = tmp_path / "evil.pth", tmp_path / "was run"
     content = {"state_dict": {"a": torch.zeros(1)}, "hook": Attack(folder)}
     if writer == "pickle":
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
     for call in (lambda: load("tiny", path), lambda: convert_file(path, tmp_path / "x.safetensors", "tiny")):

@@ -1,7 +1,7 @@
 """Configurations as JSON: every dataclass with its class name, unknown names and keys refused."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from sparsedrive.layers.grid_mask import GridMaskConfig
@@ -48,6 +48,8 @@ def from_json(text: str) -> Any:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"configuration: expected JSON, got {text[:40]!r}...; {error}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"configuration: expected a JSON object, got {text[:40]!r}; give what `to_json` wrote")
     return _build(tree, "configuration")
 
 
@@ -65,11 +67,14 @@ def _build(tree: Any, where: str) -> Any:
     if not isinstance(tree, dict):
         return tree
     name = tree.get(CLASS_KEY)
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise ValueError(f"{where}.{CLASS_KEY}: expected one of {', '.join(sorted(CLASSES))}; got {name!r}")
     cls = CLASSES[name]
     known = {f.name for f in fields(cls)}
     unknown = set(tree) - known - {CLASS_KEY}
     if unknown:
         raise ValueError(f"{where} ({name}): unknown keys {sorted(unknown)}; known are {sorted(known)}")
+    missing = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING} - set(tree)
+    if missing:
+        raise ValueError(f"{where} ({name}): missing keys {sorted(missing)}; these have no default")
     return cls(**{key: _build(value, f"{where}.{key}") for key, value in tree.items() if key != CLASS_KEY})

@@ -53,6 +53,8 @@ def load(
 def save(model: SparseDrive, path: str | Path) -> None:
     """Weights as safetensors with the configuration as JSON in its header and, readable, beside it (`<name>.json`)."""
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"save: expected a path ending in .safetensors, got {path}; rename it (convert_file writes official .pth files)")
     config = to_json(model.config)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,10 +154,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path}: refused, because it holds more than tensors and plain values and loading it could run code ({reason}); "
             "save its 'state_dict' alone with torch.save in the environment that made it, or get a safetensors file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # what the parser raises on bytes that are no checkpoint is its own affair: KeyError, struct.error, ...
         raise ValueError(f"{path}: expected a complete PyTorch checkpoint, got one that cannot be read ({error}); copy it again") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise ValueError(f"{path}: expected a state dict, or a dict with one under 'state_dict'; got {type(content).__name__}")
     return {key.removeprefix("module."): value for key, value in state.items()}
 

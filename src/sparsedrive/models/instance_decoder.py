@@ -69,6 +69,12 @@ class DecoderConfig:
                 f"DecoderConfig.num_single_frame_layers: expected 1..num_layers={self.num_layers}, got {self.num_single_frame_layers}"
             )
 
+        if self.num_memory and self.num_single_frame_layers == self.num_layers:
+            raise ValueError(
+                f"DecoderConfig.num_memory: expected 0 without temporal layers, got {self.num_memory}; "
+                "raise num_layers, or the remembered instances would never be refined"
+            )
+
     def build(self) -> "InstanceDecoder":
         """The module."""
         return InstanceDecoder(self)

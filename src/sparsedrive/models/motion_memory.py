@@ -72,14 +72,15 @@ def remember(
     """The queue for the next frame. Agents keep their detection features, the ego vehicle its refined one (as published)."""
     ego_feature = torch.cat([history.feature[:, -1, :-1], refined_ego_feature.detach()[:, None]], dim=1)
     return MotionMemory(
-        feature=history.feature[:, :-1],
-        state=history.state[:, :-1],
-        period=history.period[:, :-1],
+        # Contiguous like the initial memory: a compiled step is specialised on strides.
+        feature=history.feature[:, :-1].contiguous(),
+        state=history.state[:, :-1].contiguous(),
+        period=history.period[:, :-1].contiguous(),
         track_id=detection.track_id,
         confidence=detection.last.class_logits.detach().amax(-1).sigmoid(),
         ego_feature=ego_feature,
-        ego_state=history.state[:, -1],
-        ego_period=history.period[:, -1],
+        ego_state=history.state[:, -1].contiguous(),
+        ego_period=history.period[:, -1].contiguous(),
         ego_status=ego_status.detach(),
     )
 

@@ -1,5 +1,6 @@
 """Frame after frame: a session keeps the state of its streams and checks what comes in."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,7 +39,14 @@ class StreamingSession:
                 f"StreamingSession.step: expected {self.state.clock.started.shape[0]} streams as before, got {frame.batch_size}; "
                 "reset() the session or open another one"
             )
-        frame = frame.to(self.model.detection.anchors.device)
+        # Copies: a caller that fills the same buffers for the next frame must not change what was remembered or returned.
+        frame = replace(
+            frame,
+            global_T_ego=frame.global_T_ego.clone(),
+            time_s=frame.time_s.clone(),
+            sequence_id=frame.sequence_id.clone(),
+            command=frame.command.clone(),
+        ).to(self.model.detection.anchors.device)
         predictions, self.state = self.model(frame, self.state)
         return decode(predictions, frame.command, score_threshold=self.score_threshold, parity=self.model.config.parity)
 
@@ -62,7 +70,7 @@ class StreamingSession:
                 tensors = [file.get_tensor(key) for key in sorted(file.keys())]
         except SafetensorError as error:
             raise ValueError(f"{path}: expected a session state, got a file that cannot be read ({error}); save it again") from error
-        batch = tensors[0].shape[0] if tensors else 0
+        batch = tensors[0].shape[0] if tensors and tensors[0].dim() else 0
         blank = self.model.initial_state(batch)
         leaves, spec = pytree.tree_flatten(blank)
         found = [(tuple(t.shape), t.dtype) for t in tensors]
@@ -83,13 +91,17 @@ def check_values(frame: Frame) -> None:
                 f"Frame.images: expected finite values, got NaN or infinity in camera {name}; "
                 "decode the picture again, or set rig.available to False for it"
             )
-        linear = frame.rig.image_T_ego[:, index, :3, :3].double()[seen]
-        if not bool(torch.isfinite(linear).all()) or bool((torch.linalg.det(linear).abs() < MIN_FOCAL_PX**2).any()):
+        # Finite also for a failed camera: all cameras share one softmax of sampling weights.
+        image_T_ego = frame.rig.image_T_ego[:, index]
+        determinant = torch.linalg.det(image_T_ego[:, :3, :3].double())[seen]
+        if not bool(torch.isfinite(image_T_ego).all()) or bool((determinant.abs() < MIN_FOCAL_PX**2).any()):
             raise ValueError(
-                f"CameraRig.image_T_ego: expected an invertible projection for camera {name} (determinant = fx * fy), got a singular one; "
-                "check its intrinsics and extrinsics"
+                f"CameraRig.image_T_ego: expected an invertible projection for camera {name} (determinant = fx * fy), got a singular "
+                "one or one with NaN or infinity; check its intrinsics and extrinsics"
             )
-    _check_rotations(frame.global_T_ego)
+    if not bool((frame.rig.image_wh_px > 0).all()):
+        raise ValueError(f"CameraRig.image_wh_px: expected positive sizes, got {frame.rig.image_wh_px.tolist()}; give network pixels")
+    _check_poses(frame.global_T_ego)
     if frame.time_s.dtype != torch.float64 or frame.global_T_ego.dtype != torch.float64:
         raise ValueError(
             f"Frame.time_s, Frame.global_T_ego: expected float64 (float32 has 128 s resolution at epoch seconds), "
@@ -101,11 +113,17 @@ def check_values(frame: Frame) -> None:
         raise ValueError(f"Frame.command: expected {[f'{c.value} {c.name.lower()}' for c in Command]}, got {frame.command.tolist()}")
 
 
-def _check_rotations(global_T_ego: Tensor) -> None:
-    rotation = global_T_ego[:, :3, :3]
+def _check_poses(global_T_ego: Tensor) -> None:
+    rotation, bottom = global_T_ego[:, :3, :3], global_T_ego.new_tensor([0.0, 0.0, 0.0, 1.0])
     error = (rotation @ rotation.transpose(-1, -2) - torch.eye(3, dtype=rotation.dtype, device=rotation.device)).abs().amax()
-    if not bool(error < 1e-3):  # also False for NaN
+    # written so that NaN fails too
+    if not bool((error < 1e-3) & (torch.linalg.det(rotation) > 0).all()):
         raise ValueError(
-            f"Frame.global_T_ego: expected a rotation and a translation, got a linear part {float(error):.2g} off orthonormal; "
-            "check the pose's quaternion"
+            f"Frame.global_T_ego: expected a rotation and a translation, got a linear part {float(error):.2g} off orthonormal, "
+            "or a mirrored one; check the pose's quaternion"
+        )
+    if not bool(torch.isfinite(global_T_ego).all() & (global_T_ego[:, 3] == bottom).all()):
+        raise ValueError(
+            f"Frame.global_T_ego: expected a finite translation in the last column and (0, 0, 0, 1) as the last row, "
+            f"got {global_T_ego.tolist()}; check that the pose is not transposed"
         )
