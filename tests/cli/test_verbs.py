@@ -21,14 +21,6 @@ def log(tmp_path_factory) -> Path:
     return write_demo_log(tmp_path_factory.mktemp("log"), seconds=1.0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_presets_lists_all(capsys):
     assert main(["presets"]) == 0
     text = capsys.readouterr().out

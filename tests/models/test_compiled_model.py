@@ -14,14 +14,11 @@ from sparsedrive.structures import Frame, cat_frames
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small convolutions on busy cores wait for each other otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    logging.disable(logging.DEBUG)  # the tracer writes tens of thousands of records where somebody listens
+def quiet_tracer():
+    """It writes tens of thousands of records where somebody listens."""
+    logging.disable(logging.DEBUG)
     yield
     logging.disable(logging.NOTSET)
-    torch.set_num_threads(before)
     torch.compiler.reset()
 
 

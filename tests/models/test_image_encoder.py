@@ -10,15 +10,6 @@ BATCH, CAMERAS, HEIGHT, WIDTH = 2, 3, 32, 64
 LEVEL_HW = (8, 16, 4, 8, 2, 4, 1, 2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small convolutions on busy cores wait for each other otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(grid_mask: GridMaskConfig | None = None) -> ImageEncoder:
     torch.manual_seed(0)
     return ImageEncoderConfig(backbone=ResNetConfig(depth=18), neck=FPNConfig(out_channels=32), grid_mask=grid_mask).build()

@@ -6,15 +6,6 @@ import torch
 from sparsedrive.models.resnet import Bottleneck, ResNetConfig, checkpointed
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small convolutions on busy cores wait for each other otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(seed: int = 0, **options):
     torch.manual_seed(seed)
     return ResNetConfig(**options).build()

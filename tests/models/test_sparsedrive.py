@@ -23,15 +23,6 @@ from sparsedrive.structures import Frame, ParityOptions, cat_frames, cat_states
 from sparsedrive.structures.frame import with_available
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small convolutions on busy cores wait for each other otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def model() -> SparseDrive:
     return build()

@@ -17,15 +17,6 @@ sys.path.append(str(Path(__file__).parents[1] / "models"))
 from model_samples import ROUNDING, build, config, differences, frame, take_stream
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small convolutions on busy cores wait for each other otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def model() -> SparseDrive:
     return build()

@@ -22,14 +22,18 @@ def corners_inside(first: Float[Tensor, "*#batch 5"], second: Float[Tensor, "*#b
     return _any_corner_inside(first, second) | _any_corner_inside(second, first)
 
 
+def _seen_from(box: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre of `other` along and across `box`, and its yaw relative to it."""
+    east, north = other[..., 0] - box[..., 0], other[..., 1] - box[..., 1]
+    cos, sin = box[..., 4].cos(), box[..., 4].sin()
+    return east * cos + north * sin, north * cos - east * sin, other[..., 4] - box[..., 4]
+
+
 def _no_side_separates(box: Tensor, other: Tensor) -> Tensor:
     """Whether `other`, seen along and across `box`, reaches into it."""
-    x, y, length, width, yaw = box.unbind(-1)
-    other_x, other_y, other_length, other_width, other_yaw = other.unbind(-1)
-    cos, sin = yaw.cos(), yaw.sin()
-    along = (other_x - x) * cos + (other_y - y) * sin
-    across = (other_y - y) * cos - (other_x - x) * sin
-    cos_turn, sin_turn = (other_yaw - yaw).cos().abs(), (other_yaw - yaw).sin().abs()
+    along, across, turn = _seen_from(box, other)
+    length, width, other_length, other_width = box[..., 2], box[..., 3], other[..., 2], other[..., 3]
+    cos_turn, sin_turn = turn.cos().abs(), turn.sin().abs()
     reach_along = (length + other_length * cos_turn + other_width * sin_turn) / 2
     reach_across = (width + other_length * sin_turn + other_width * cos_turn) / 2
     return (along.abs() <= reach_along) & (across.abs() <= reach_across)
@@ -37,12 +41,9 @@ def _no_side_separates(box: Tensor, other: Tensor) -> Tensor:
 
 def _any_corner_inside(box: Tensor, other: Tensor) -> Tensor:
     """Whether a corner of `other` lies in `box`, checked in the coordinates of `box`."""
-    x, y, length, width, yaw = box.unbind(-1)
-    other_x, other_y, other_length, other_width, other_yaw = other.unbind(-1)
-    cos, sin = yaw.cos(), yaw.sin()
-    along = (other_x - x) * cos + (other_y - y) * sin
-    across = (other_y - y) * cos - (other_x - x) * sin
-    cos_turn, sin_turn = (other_yaw - yaw).cos(), (other_yaw - yaw).sin()
+    along, across, turn = _seen_from(box, other)
+    length, width, other_length, other_width = box[..., 2], box[..., 3], other[..., 2], other[..., 3]
+    cos_turn, sin_turn = turn.cos(), turn.sin()
     inside = torch.zeros_like(along, dtype=torch.bool)
     for half_length in (other_length / 2, -other_length / 2):
         for half_width in (other_width / 2, -other_width / 2):
