@@ -1,14 +1,12 @@
-import os
-from pathlib import Path
-
 import pytest
 import torch
+from sources import golden_folder
 
 from sparsedrive.config import preset, presets
 from sparsedrive.convert.checkpoint import from_official_names, to_official_names
 from sparsedrive.convert.sparsedrive import key_table, official_constants, official_name
 
-GOLDEN = Path(os.environ.get("SPARSEDRIVE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden")) / "sparsedrive"
+GOLDEN = golden_folder() / "sparsedrive"
 
 
 def state_on_meta(name: str) -> dict[str, torch.Tensor]:

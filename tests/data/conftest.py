@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from sources import golden_folder
 
 from sparsedrive.data import write_demo_log
 
@@ -21,7 +22,7 @@ def real_root() -> Path:
 
 @pytest.fixture(scope="session")
 def golden_root() -> Path:
-    root = Path(os.environ.get("SPARSEDRIVE_GOLDEN", SHARED / "golden"))
+    root = golden_folder()
     if not root.is_dir():
         pytest.skip(f"no golden files at {root}; set SPARSEDRIVE_GOLDEN")
     return root

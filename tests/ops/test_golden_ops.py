@@ -1,15 +1,15 @@
 """The ops on the stored arrays of the published CUDA op and of mmdetection's focal loss."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sources import golden_folder
 
 from sparsedrive.ops import use_backend
 
 ROOT = Path(__file__).parents[2]
-UNIT = Path(os.environ.get("SPARSEDRIVE_GOLDEN", ROOT.parent / "shared" / "golden")) / "sparsedrive" / "unit.npz"
+UNIT = golden_folder() / "sparsedrive" / "unit.npz"
 pytestmark = pytest.mark.skipif(not UNIT.exists(), reason=f"no golden file {UNIT}; name its folder in SPARSEDRIVE_GOLDEN")
 
 

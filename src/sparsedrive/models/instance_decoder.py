@@ -122,14 +122,12 @@ class InstanceDecoder(nn.Module):
         batch, num_memory = now.warm.shape[0], self.config.num_memory
         feature = self.initial_feature.expand(batch, -1, -1)
         state = self.anchors.expand(batch, -1, -1)
-        embed = self.encoder(state)
         steps = []
         for layer in self.single_frame_layers:
+            embed = self.encoder(state)
             feature, step = layer(feature, state, embed, None, self.fusion, images, rig, now.step_s)
             steps.append(step)
             state = step.state
-            if layer is not self.single_frame_layers[-1]:
-                embed = self.encoder(state)
         if num_memory:
             feature, state = memory_ops.merge(feature, state, steps[-1].class_logits, prior, now)
         embed = self.encoder(state)
