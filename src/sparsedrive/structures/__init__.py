@@ -16,10 +16,11 @@ from sparsedrive.structures.instances import DecoderStep, InstancePredictions, M
 from sparsedrive.structures.memory import InstanceMemory, MotionMemory, StreamClock, StreamState, cat_states
 from sparsedrive.structures.outputs import DETECTION_CLASSES, MAP_CLASSES, Detections, Forecasts, MapElements, Plan, Scene
 from sparsedrive.structures.parity import ParityOptions
+from sparsedrive.structures.targets import BoxTargets, FrameTargets, FutureTargets, MapTargets
 
 __all__ = [
     "DETECTION_CLASSES", "EGO_FORWARD_SPEED", "EGO_STATUS_DIM", "MAP_CLASSES", "NUSCENES_CAMERAS",
-    "CameraRig", "Command", "DecoderStep", "Detections", "Forecasts", "Frame", "ImageFeatures", "InstanceMemory", "InstancePredictions",
-    "MapElements", "MotionMemory", "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene", "StreamClock",
+    "BoxTargets", "CameraRig", "Command", "DecoderStep", "Detections", "Forecasts", "Frame", "FrameTargets", "FutureTargets",
+    "ImageFeatures", "InstanceMemory", "InstancePredictions", "MapElements", "MapTargets", "MotionMemory", "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene", "StreamClock",
     "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows",
 ]  # fmt: skip
