@@ -109,7 +109,7 @@ class PreparedScene:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
         with partial.open("wb") as file:
-            np.savez_compressed(file, **{TEXT: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+            np.savez_compressed(file, **(arrays | {TEXT: np.frombuffer(text.encode(), np.uint8)}))
         os.replace(partial, path)
 
     @classmethod

@@ -21,6 +21,7 @@ from sparsedrive.structures.targets import BoxTargets, FrameTargets, FutureTarge
 __all__ = [
     "DETECTION_CLASSES", "EGO_FORWARD_SPEED", "EGO_STATUS_DIM", "MAP_CLASSES", "NUSCENES_CAMERAS",
     "BoxTargets", "CameraRig", "Command", "DecoderStep", "Detections", "Forecasts", "Frame", "FrameTargets", "FutureTargets",
-    "ImageFeatures", "InstanceMemory", "InstancePredictions", "MapElements", "MapTargets", "MotionMemory", "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene", "StreamClock",
-    "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows",
+    "ImageFeatures", "InstanceMemory", "InstancePredictions", "MapElements", "MapTargets", "MotionMemory",
+    "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene",
+    "StreamClock", "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows",
 ]  # fmt: skip
