@@ -1,8 +1,10 @@
 """Weights on disk: our safetensors with the configuration inside, and official `.pth` files read without running their code."""
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +17,7 @@ from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.structures import ParityOptions
 
 CONFIG_KEY = "sparsedrive_config"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +128,7 @@ def read_weights(path: Path, config: SparseDriveConfig) -> tuple[dict[str, Tenso
 
 def read_config(path: str | Path) -> SparseDriveConfig:
     """The configuration stored in a `.safetensors` file of ours."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: expected a complete safetensors file, got one that cannot be read ({error}); copy it again") from error
+    metadata = _with_safetensors(Path(path), lambda file: file.metadata() or {})
     if CONFIG_KEY not in metadata:
         raise ValueError(
             f"{path}: expected a safetensors file written by sparsedrive (with {CONFIG_KEY!r} in its header); convert it first"
@@ -138,9 +137,13 @@ def read_config(path: str | Path) -> SparseDriveConfig:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    return _with_safetensors(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  (not a dict)
+
+
+def _with_safetensors(path: Path, read: Callable[[safe_open], T]) -> T:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is not a dict)
+            return read(file)
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a complete safetensors file, got one that cannot be read ({error}); copy it again") from error
 
