@@ -25,6 +25,7 @@ from sparsedrive.structures import NUSCENES_CAMERAS, CameraRig, Frame, ParityOpt
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sources import input_rules
+from train import build_train
 
 THREADS = 2  # of the golden run: convolutions add in another order with another number
 Arrays = dict[str, np.ndarray]
@@ -59,10 +60,9 @@ def golden_model(config: SparseDriveConfig, folder: Path, rules: ModuleType) -> 
     return model.eval()
 
 
-def golden_frame(golden: Arrays, folder: Path, rules: ModuleType, case: str, index: int) -> Frame:
+def golden_frame(golden: Arrays, folder: Path, rules: ModuleType, case: str, index: int, batch: int) -> Frame:
     """Frame `index` of a case: pictures by seed, the rest from the file (from the rules where the file lacks it)."""
     stored = {key.rsplit("/", 1)[1]: golden[key] for key in golden if key.startswith(f"f{index}/in/")}
-    batch = len(stored["timestamp"]) if "timestamp" in stored else golden[f"f{index}/det/instance_id"].shape[0]
     with np.load(folder / "calib.npz") as calib:
         inputs = rules.frame_inputs(calib, case, index, batch) | stored
     images = torch.from_numpy(inputs["img"])
@@ -208,7 +208,7 @@ def build_eval(path: Path) -> Arrays:
     model = golden_model(config, folder, rules)
     out, state = {}, None
     for index in range(1 + max(int(match.group(1)) for match in map(re.compile(r"f(\d+)/").match, golden) if match)):
-        frame = golden_frame(golden, folder, rules, case, index)
+        frame = golden_frame(golden, folder, rules, case, index, golden[f"f{index}/det/instance_id"].shape[0])
         before = model.initial_state(frame.batch_size) if state is None else state
         with published_order():
             predictions, state = model(frame, before)
@@ -242,9 +242,11 @@ def build(path: Path) -> Arrays:
     """Our arrays for a golden file."""
     if path.name.startswith("eval_"):
         return build_eval(path)
+    if path.name.startswith("train_"):
+        return build_train(path, golden_model, golden_frame, input_rules(path.parent))
     if path.name.startswith("unit"):
         return build_unit(path)
-    raise ValueError(f"{path}: expected a file named eval_stage{{1,2}}_CASE.npz or unit*.npz; nothing else can be rebuilt yet")
+    raise ValueError(f"{path}: expected a file named eval_stage{{1,2}}_CASE.npz, train_stage{{1,2}}*.npz or unit*.npz")
 
 
 def main() -> None:

@@ -272,11 +272,14 @@ def test_ordered_adds_camera_by_camera():
     assert deformable_aggregation(features.flip(1), (1, 1), points, weights, backend="ordered").item() == 1
 
 
-def test_ordered_has_no_gradients():
+def test_ordered_has_the_gradients_of_visible():
     sample = random_sample()
-    output = deformable_aggregation(*sample._replace(packed=sample.packed.requires_grad_()), backend="ordered")
-    with pytest.raises(NotImplementedError, match="no gradients; train with another backend"):
-        output.sum().backward()
+    found = []
+    for backend in ("ordered", "visible"):
+        inputs = [tensor.clone().requires_grad_() for tensor in (sample.packed, sample.points, sample.weights)]
+        output = deformable_aggregation(inputs[0], sample.level_hw, *inputs[1:], backend=backend)
+        found.append(torch.autograd.grad(output.square().sum(), inputs))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
 # ---- one node in every graph

@@ -1,7 +1,7 @@
 """Visible samples added one after the other, point by point, camera by camera, level by level: the order of the published kernel.
 
-The published CUDA kernel adds with atomics in whatever order its threads come; run serially, it is this. No backward: it exists to
-compare recorded numbers to the last bit (`ops.published_order`).
+The published CUDA kernel adds with atomics in whatever order its threads come; run serially, it is this. It exists to compare recorded
+numbers to the last bit (`ops.published_order`); its gradients are those of `visible`, rounded in their own way.
 """
 
 import torch
@@ -47,8 +47,3 @@ def _tap(rows: Tensor, first_row: Tensor, column: Tensor, line: Tensor, width: i
     inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
     index = first_row + line.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     return rows[index].masked_fill(~inside[:, None], 0)
-
-
-def backward(grad: Tensor, *_: object) -> list[Tensor]:
-    """Not defined."""
-    raise NotImplementedError('deformable_aggregation: backend "ordered" has no gradients; train with another backend')
