@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "viz": {"geometry", "structures"},
     "models": NOUNS | {"sparse", "layers"},
     "config": NOUNS | {"layers", "models"},
-    "training": NOUNS | {"layers", "losses", "decoding", "metrics", "data", "models", "config"},
+    "training": NOUNS | {"layers", "losses", "decoding", "metrics", "data", "models", "config", "convert"},
     "runtime": NOUNS | {"decoding", "data", "models", "config"},
     "convert": NOUNS | {"layers", "models", "config"},
     "export": NOUNS | {"layers", "decoding", "models", "config"},

@@ -1,7 +1,8 @@
 """Writes the committed subset: `python tests/golden/make_subset.py GOLDEN_FOLDER`.
 
 Small, and nothing derived from nuScenes: no calibration, no projection matrices, no poses. What any clone can check with it: the
-ops and their gradients, key points, embeddings, decoders, plan selection, the depth branch, and the image features of one frame.
+ops and their gradients, key points, embeddings, decoders, plan selection, matching, losses, the depth branch, and the image features of
+one frame.
 """
 
 import re
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 from sources import SUBSET
 
-UNIT = re.compile(r"(daf_small|daf_mid|focal|decoder|map_decoder|plan_decode|check_collision|sine_embed|depth)/|map_target/(cls|pts)_pred$")
+UNIT = re.compile(
+    r"(daf_small|daf_mid|focal|decoder|map_decoder|plan_decode|check_collision|sine_embed|depth"
+    r"|losses|box_loss|det_target\w*|map_target|motion_target|plan_target)/"
+)
 KEY_POINTS = re.compile(r"kps/(det|map)_(anchor|feature|key_points)$")
 FEATURES = re.compile(r"f0/(fpn/.*|in/img_head)$")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparsedrive.geometry import box_state
 from sparsedrive.losses.elementwise import averaged, cosine, gaussian_focal, l1, soft_cross_entropy
-from sparsedrive.losses.matching import STATE_COLUMNS, BoxCost, Match, box_weights, gather_rows
+from sparsedrive.losses.matching import STATE_COLUMNS, BoxCost, Match, box_weights, gather_rows, known_state
 from sparsedrive.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from sparsedrive.structures import BoxTargets, DecoderStep
 
@@ -54,9 +54,8 @@ def detection_losses(step: DecoderStep, targets: BoxTargets, match: Match, count
     chosen = match.positive & (step.class_logits.amax(-1).sigmoid() > config.min_score)
     box = gather_rows(targets.box.to(step.state.dtype), match.target)[chosen]
     weights = box_weights(box, label[chosen]) * step.state.new_tensor(config.state_weights)
-    target = box_state.encode(box)[:, :STATE_COLUMNS].nan_to_num()
     quality = step.quality[chosen] if step.quality is not None else None
-    terms = box_terms(step.state[chosen][:, :STATE_COLUMNS], target, weights, quality, label[chosen], count, config)
+    terms = box_terms(step.state[chosen][:, :STATE_COLUMNS], known_state(box), weights, quality, label[chosen], count, config)
     return BoxLosses(averaged(focal, count=count) * config.class_weight, *terms)
 
 

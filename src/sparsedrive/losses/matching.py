@@ -56,17 +56,22 @@ class LineCost:
     beta: float = 0.01
 
 
-def box_weights(
-    box: Float[Tensor, "*batch 10"], label: Int[Tensor, "*batch"], *, poisoned: bool = False
-) -> Float[Tensor, "*batch 10"]:
+def box_weights(box: Float[Tensor, "*batch 10"], label: Int[Tensor, "*batch"], *, poisoned: bool = False) -> Float[Tensor, "*batch 10"]:
     """Weight of every state column of a target: 0 where it is unknown (NaN velocity), and 0 for the heading of a traffic cone.
 
     `poisoned`: a cone's weights hold for its unknown columns too, as in the published code.
     """
     state = box_state.encode(box)[..., :STATE_COLUMNS]
     cone = state.new_tensor([2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
-    weights = (~state.isnan()).to(state.dtype)
+    weights = torch.ones_like(state)
+    weights[..., box_state.VX :] = (~state[..., box_state.VX :].isnan()).to(state.dtype)
     return torch.where((label == TRAFFIC_CONE)[..., None], cone if poisoned else cone * weights, weights)
+
+
+def known_state(box: Float[Tensor, "*batch 10"]) -> Float[Tensor, "*batch 10"]:
+    """Trained columns of a target's state, an unknown velocity as 0. Anything else that is not a number stays so and stops the run."""
+    state = box_state.encode(box)[..., :STATE_COLUMNS]
+    return torch.cat([state[..., : box_state.VX], state[..., box_state.VX :].nan_to_num()], -1)
 
 
 def class_cost(logits: Float[Tensor, "N K"], label: Int[Tensor, "M"]) -> Float[Tensor, "N M"]:
@@ -81,8 +86,8 @@ def box_cost(
     state: Float[Tensor, "N S"], box: Float[Tensor, "M 10"], label: Int[Tensor, "M"], cost: BoxCost, *, poisoned: bool = False
 ) -> Float[Tensor, "N M"]:
     """Weighted distance; `poisoned` lets an unknown velocity spoil the whole row of costs, as the published code does."""
-    target, weights = box_state.encode(box)[:, :STATE_COLUMNS], box_weights(box, label, poisoned=poisoned)
-    target = target if poisoned else target.nan_to_num()
+    target = box_state.encode(box)[:, :STATE_COLUMNS] if poisoned else known_state(box)
+    weights = box_weights(box, label, poisoned=poisoned)
     distance = (state[:, None, :STATE_COLUMNS] - target[None]).abs() * weights[None] * state.new_tensor(cost.state_weights)
     return distance.sum(-1) * cost.box_weight
 

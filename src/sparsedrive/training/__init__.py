@@ -1,0 +1,1 @@
+"""Training: losses of `losses`, frames of `data`, on Hugging Face Accelerate."""
