@@ -56,10 +56,10 @@ def tiny_tables() -> dict[str, list[dict]]:
             data.append({
                 "token": key, "sample_token": f"s{index}", "ego_pose_token": key, "calibrated_sensor_token": f"c-{token}",
                 "timestamp": time_us - 20_000 * camera, "is_key_frame": True, "width": 16 * camera, "height": 9 * camera,
-                "filename": f"samples/{channel}/{index}.jpg",
+                "filename": f"samples/{channel}/{index}.jpg", "prev": f"{token}0" if index else "",
             })  # fmt: skip
     sweep = {**data[0], "token": "sweep", "ego_pose_token": "sweep", "is_key_frame": False}
-    box = {"instance_token": "i", "size": [2.0, 4.0, 1.5], "rotation": [1.0, 0.0, 0.0, 0.0]}
+    box = {"instance_token": "i", "size": [2.0, 4.0, 1.5], "rotation": [1.0, 0.0, 0.0, 0.0], "num_lidar_pts": 7, "num_radar_pts": 1}
     return {
         "log": [{"token": "l", "location": "nowhere"}],
         "scene": [{"token": "sc", "name": "scene-0001", "log_token": "l"}],

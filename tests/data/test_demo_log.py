@@ -31,7 +31,7 @@ def test_reads_as_one_scene_of_eight_frames(demo_root, scene):
     for record in scene:
         frame = make_frame(record, ImagePreprocess(), 0)
         assert frame.rig.names == NUSCENES_CAMERAS and frame.rig.available.all()
-        assert record.ego_status_known
+        assert record.ego_status_known.all()
         assert all(0 < record.timestamp_us - camera.timestamp_us < 50_000 for camera in record.cameras)
         assert len(set(record.annotations.instance_tokens)) == len(record.annotations.box) >= 10
     assert {DETECTION_CLASSES[label] for label in scene[0].annotations.label} == set(COLOUR_OF_CLASS)

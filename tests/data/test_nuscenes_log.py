@@ -15,6 +15,8 @@ from sparsedrive.data.nuscenes.poses import pose_matrix
 from sparsedrive.geometry import box_state, camera, se3
 from sparsedrive.structures import DETECTION_CLASSES, NUSCENES_CAMERAS, Command
 
+pytestmark = pytest.mark.filterwarnings("ignore:scene-.*no steering messages:UserWarning")
+
 SCENES = ("scene-0061", "scene-0103", "scene-0916")
 RIGHT, LEFT, STRAIGHT = Command.RIGHT, Command.LEFT, Command.STRAIGHT
 
@@ -127,18 +129,68 @@ def test_camera_without_matrix_is_an_error(tiny, tables_at):
         quiet_log(tables_at(tiny)).scene("scene-0001")
 
 
-def test_missing_can_bus_warns_and_is_flagged(tiny, tables_at):
+def test_missing_can_bus_warns_once_and_is_flagged(tiny, tables_at):
     root = tables_at(tiny)
     with pytest.warns(UserWarning, match="no can_bus folder"):
         log = NuScenesLog(root)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # no second warning
         record = log.scene("scene-0001")[0]
-    assert not record.ego_status_known and record.ego_status.tolist() == [0.0] * 10
+    assert not record.ego_status_known.any() and record.ego_status.tolist() == [0.0] * 10
     (root / "can_bus").mkdir()
     log = NuScenesLog(root)
-    with pytest.warns(UserWarning, match="no messages for scene-0001"):
+    with pytest.warns(UserWarning) as caught:
         log.scene("scene-0001")
+    texts = [str(warning.message) for warning in caught]
+    assert len(texts) == 2 and all(text.startswith("scene-0001: no ") for text in texts)
+    assert "pose" in texts[0] and "steering" in texts[1]
+
+
+def test_partial_can_bus_is_partial_ego_status(tiny, tables_at):
+    root = tables_at(tiny)
+    (root / "can_bus").mkdir()
+    message = {"utime": 990_000, "accel": [1, 2, 3], "rotation_rate": [4, 5, 6], "vel": [7, 8, 9]}
+    (root / "can_bus" / "scene-0001_pose.json").write_text(json.dumps([message]))
+    with pytest.warns(UserWarning, match="^scene-0001: no steering messages on the CAN bus: steering angle unknown$") as caught:
+        first, second = NuScenesLog(root).scene("scene-0001")
+    assert len(caught) == 1
+    assert first.ego_status.tolist() == [*range(1, 10), 0] and first.ego_status_known.tolist() == [True] * 9 + [False]
+    assert not second.ego_status_known.any() and not second.ego_status.any()  # the only message is 0.51 s old
+
+
+def test_cameras_are_in_the_published_order(tiny, tables_at):
+    for channel in ("CAM_BACK", "CAM_FRONT_LEFT", "CAM_0"):
+        tiny["sensor"].append({"token": channel, "channel": channel, "modality": "camera"})
+        tiny["calibrated_sensor"].append({**tiny["calibrated_sensor"][0], "token": f"c-{channel}", "sensor_token": channel})
+        rows = [row for row in tiny["sample_data"] if row["calibrated_sensor_token"] == "c-cam" and row["is_key_frame"]]
+        tiny["sample_data"] += [{**row, "token": f"{channel}{row['token']}", "calibrated_sensor_token": f"c-{channel}"} for row in rows]
+    record = quiet_log(tables_at(tiny)).scene("scene-0001")[0]
+    assert [camera.name for camera in record.cameras] == ["CAM_FRONT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_0"]
+
+
+@pytest.mark.parametrize("table", ["ego_pose", "calibrated_sensor"])
+@pytest.mark.parametrize(
+    "change", [{"translation": [float("nan"), 0, 0]}, {"rotation": [0, 0, 0, 0]}, {"rotation": [1, float("inf"), 0, 0]}]
+)
+def test_pose_that_is_none_names_scene_sample_table_and_row(tiny, tables_at, table, change):
+    tiny[table][1] |= change
+    sample = "s0"
+    with pytest.raises(ValueError, match=rf"scene-0001, sample {sample}: {table}\.json, row '{tiny[table][1]['token']}': expected finite"):
+        quiet_log(tables_at(tiny)).scene("scene-0001")
+
+
+@pytest.mark.parametrize("change", [{"translation": [0, float("nan"), 0]}, {"size": [1, 0, 1]}, {"size": [float("nan")] * 3}])
+def test_box_that_is_none_names_sample_and_row(tiny, tables_at, change):
+    tiny["sample_annotation"][1] |= change
+    with pytest.raises(ValueError, match=r"sample s1: sample_annotation\.json, row 'a1'"):
+        quiet_log(tables_at(tiny)).scene("scene-0001")
+
+
+def test_empty_scene_is_an_error(tiny, tables_at):
+    tiny["scene"].append({"token": "empty", "name": "scene-0002", "log_token": "l"})
+    log = quiet_log(tables_at(tiny))
+    with pytest.raises(ValueError, match=r"scene-0002: no sample of this scene in .*sample\.json"):
+        log.scene("scene-0002")
 
 
 # ---- against real numbers ----
@@ -220,6 +272,8 @@ def test_boxes_agree_with_the_converter(real_log, converted):
         turn_rad = ours.box[:, 6] - box[:, 6]
         assert torch.atan2(turn_rad.sin(), turn_rad.cos()).abs().max() < 1e-9
         assert torch.allclose(ours.box[:, 7:9], velocity, rtol=0, atol=1e-5, equal_nan=True)
+        assert ours.lidar_returns.tolist() == array(info["num_lidar_pts"])[kept].tolist()
+        assert ours.radar_returns.tolist() == array(info["num_radar_pts"])[kept].tolist()
         compared, unknown = compared + len(box), unknown + int(velocity.isnan().any(-1).sum())
     assert compared == 4509 and unknown == 68 + 8  # every box of the one-frame scene, and 8 boxes seen once
 
@@ -231,7 +285,7 @@ def test_ego_status_fits_the_poses(real_log):
         for before, now, after in zip(scene, scene[1:], scene[2:], strict=False):
             elapsed_s = after.time_s - before.time_s
             moved = se3.relative(before.global_T_car, after.global_T_car)
-            assert now.ego_status_known
+            assert now.ego_status_known.tolist() == [True] * 9 + [False]
             assert now.ego_status[6].item() == pytest.approx(moved[:3, 3].norm().item() / elapsed_s, abs=0.5)
             assert now.ego_status[5].item() == pytest.approx(math.atan2(moved[1, 0], moved[0, 0]) / elapsed_s, abs=0.06)
             assert now.ego_status[2].item() == pytest.approx(9.8, abs=1.5)

@@ -9,12 +9,17 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from sparsedrive.cli.anchors import FitAnchors
+from sparsedrive.cli.calibration import Calibration
 from sparsedrive.cli.console import BaseVerb, print_error, print_warning
 from sparsedrive.cli.convert import Convert
 from sparsedrive.cli.demo import Demo
 from sparsedrive.cli.doctor import Doctor
+from sparsedrive.cli.prepare import Prepare
 from sparsedrive.cli.presets import Presets
 from sparsedrive.cli.stream import Stream
+from sparsedrive.cli.train import Train
+from sparsedrive.cli.world import World
 
 DEBUG_VARIABLE = "SPARSEDRIVE_DEBUG"
 USER_ERROR = 2
@@ -28,7 +33,17 @@ First steps:
   sparsedrive stream --help          run a model on a nuScenes-format folder
 """
 
-VERBS: dict[str, type[BaseVerb]] = {"doctor": Doctor, "presets": Presets, "demo": Demo, "stream": Stream, "convert": Convert}
+VERBS: dict[str, type[BaseVerb]] = {
+    "doctor": Doctor,
+    "presets": Presets,
+    "demo": Demo,
+    "stream": Stream,
+    "train": Train,
+    "convert": Convert,
+    "prepare": Prepare,
+    "world": World,
+}
+VERBS |= {"anchors": FitAnchors, "calibration": Calibration}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

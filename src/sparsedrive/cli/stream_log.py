@@ -115,6 +115,6 @@ def _draw(record: FrameRecord, pictures: Pictures, scene: Scene, title: str, sta
         score_threshold=score_threshold,
         title=title,
         time_s=record.time_s - start_s,
-        speed_mps=float(record.ego_status[EGO_FORWARD_SPEED]) if record.ego_status_known else None,
+        speed_mps=float(record.ego_status[EGO_FORWARD_SPEED]) if record.ego_status_known[EGO_FORWARD_SPEED] else None,
         annotation_boxes=None if record.annotations is None else record.annotations.box,
     )

@@ -126,6 +126,13 @@ def read_weights(path: Path, config: SparseDriveConfig) -> tuple[dict[str, Tenso
     return from_official_names(_read_pickle(path), config)
 
 
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.safetensors` or `.pth` file as they are named there. See `load` for errors."""
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: no file {path}; give a .safetensors or .pth file")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
 def read_config(path: str | Path) -> SparseDriveConfig:
     """The configuration stored in a `.safetensors` file of ours."""
     metadata = _with_safetensors(Path(path), lambda file: file.metadata() or {})

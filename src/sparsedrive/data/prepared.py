@@ -3,10 +3,12 @@
 Nothing here is nuScenes: a rig of one's own becomes a `PreparedScene` too. No pickle anywhere.
 """
 
+import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
@@ -16,7 +18,9 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
-INDEX_FILE, SCENE_FOLDER, TEXT = "prepared.json", "scenes", "text"
+INDEX_FILE, SCENE_FOLDER, TEXT, PARTIAL = "prepared.json", "scenes", "text", ".part"
+MEMBER_DATE = (1980, 1, 1, 0, 0, 0)
+"""Instead of the time of writing: archives of the same scene are the same bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,8 +31,11 @@ class PreparedScene:
     sweeps. Ego frame: x right, y forward, z up. Transforms float64, positions in metres. Files are relative to `PreparedData.root`.
 
     Attributes:
+        notes: what the recording lacked when it was prepared, in words.
+        fingerprint: of everything the scene was made from; a scene whose fingerprint still fits need not be made again.
         instance_tokens: names of the scene's objects; `box_instance` indexes them.
-        image_present, lidar_present: whether the file was there when the scene was prepared.
+        image_present, lidar_present: [F, C] and [F], whether the file was there when the scene was prepared.
+        image_wh_px, image_time_us, intrinsic: [F, C, 2], [F, C] and [F, C, 3, 3] of the original pictures.
         camera_T_ego: [F, C, 4, 4] from the ego frame at the sample's time to the camera at the camera's time.
         ego_status, ego_status_known: [F, 10] as `Frame.ego_status`; zero where not known.
         command: [F] `Command`.
@@ -79,6 +86,8 @@ class PreparedScene:
     map_label: np.ndarray
     point_splits: np.ndarray
     map_points_m: np.ndarray
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -102,15 +111,18 @@ class PreparedScene:
         ]
 
     def save(self, path: Path) -> None:
-        """Write the archive, whole or not at all."""
+        """Write the archive, whole or not at all. The same scene always gives the same bytes."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         text = json.dumps({name: value for name, value in values.items() if name not in arrays})
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **(arrays | {TEXT: np.frombuffer(text.encode(), np.uint8)}))
-        os.replace(partial, path)
+        with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, value in (arrays | {TEXT: np.frombuffer(text.encode(), np.uint8)}).items():
+                member = zipfile.ZipInfo(f"{name}.npy", MEMBER_DATE)
+                member.compress_type = zipfile.ZIP_DEFLATED
+                content = io.BytesIO()
+                np.lib.format.write_array(content, np.ascontiguousarray(value), allow_pickle=False)
+                archive.writestr(member, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "PreparedScene":
@@ -124,6 +136,17 @@ class PreparedScene:
             return cls(**(values | tuples))
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: not a prepared scene ({error}); delete the file and run `sparsedrive prepare` again") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Name of a file beside `path` to write into; it takes the place of `path` only when all is written."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 MAP_HALF_SIZE_M = 34.0

@@ -11,6 +11,7 @@ from sparsedrive.structures.frame import (
     Frame,
     cat_frames,
     check_shapes,
+    with_available,
 )
 from sparsedrive.structures.instances import DecoderStep, InstancePredictions, MotionPredictions, PlanPredictions, Predictions
 from sparsedrive.structures.memory import InstanceMemory, MotionMemory, StreamClock, StreamState, cat_states
@@ -23,5 +24,5 @@ __all__ = [
     "BoxTargets", "CameraRig", "Command", "DecoderStep", "Detections", "Forecasts", "Frame", "FrameTargets", "FutureTargets",
     "ImageFeatures", "InstanceMemory", "InstancePredictions", "MapElements", "MapTargets", "MotionMemory",
     "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene",
-    "StreamClock", "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows",
+    "StreamClock", "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows", "with_available",
 ]  # fmt: skip

@@ -63,7 +63,7 @@ class Frame:
 
     def to(self, device: torch.device | str) -> "Frame":
         """The same frame on another device."""
-        return torch.utils._pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, self)
+        return torch.utils._pytree.tree_map(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, self)
 
 
 def check_shapes(frame: Frame) -> None:

@@ -4,24 +4,26 @@ Ego frame: LIDAR_TOP at the sample's time, x right, y forward, z up. Car frame: 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsedrive.data.nuscenes.annotations import Annotations, boxes_in_ego
 from sparsedrive.data.nuscenes.can_bus import CanBus, read_can_bus
-from sparsedrive.data.nuscenes.poses import pose_matrix
-from sparsedrive.data.nuscenes.tables import EGO_CHANNEL, AnnotationRow, SampleDataRow, SampleRow, load_tables
+from sparsedrive.data.nuscenes.poses import check_pose, pose_matrix
+from sparsedrive.data.nuscenes.rows import AnnotationRow, SampleDataRow, SampleRow
+from sparsedrive.data.nuscenes.tables import EGO_CHANNEL, load_tables
 from sparsedrive.geometry import se3
-from sparsedrive.structures import EGO_STATUS_DIM, Command
+from sparsedrive.structures import NUSCENES_CAMERAS, Command
 
 COMMAND_STEPS = 6
 COMMAND_OFFSET_M = 2.0
+NO_CAN_BUS = "no can_bus folder: ego status unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +49,8 @@ class CameraRecord:
 class FrameRecord:
     """One key frame. Transforms are float64. `annotations` is None when the log was opened without them.
 
-    `ego_status` [10] as in `Frame.ego_status`; zeros where `ego_status_known` is False (no CAN bus recording).
+    `ego_status` [10] as in `Frame.ego_status`; zero in the columns where `ego_status_known` is False (not on the CAN bus recording).
+    Cameras are in the order of `NUSCENES_CAMERAS`, then any others by name.
     """
 
     scene: str
@@ -58,7 +61,7 @@ class FrameRecord:
     car_T_ego: Float[Tensor, "4 4"]
     global_T_car: Float[Tensor, "4 4"]
     ego_status: Float[Tensor, "10"]
-    ego_status_known: bool
+    ego_status_known: Bool[Tensor, "10"]
     command: Command
     annotations: Annotations | None
 
@@ -90,27 +93,31 @@ class NuScenesLog:
         root: folder with `v1.0-*/`, `samples/` and, for the ego status, `can_bus/`.
         version: name of the table folder; found when there is only one.
         annotations: read the annotated boxes too; v1.0-trainval has 1.2 million.
+        sweeps: read the rows of the lidar's files between the key frames too.
+        skip_broken: leave out scenes with malformed rows or broken keys (`tables.broken` says why) instead of an error.
 
     Raises:
         ValueError: the folder, a table, a row or a foreign key is missing or malformed (see `tables.load_tables`).
     """
 
-    def __init__(self, root: Path | str, version: str | None = None, *, annotations: bool = True) -> None:
+    def __init__(
+        self, root: Path | str, version: str | None = None, *, annotations: bool = True, sweeps: bool = False, skip_broken: bool = False
+    ) -> None:
         self.root = Path(root)
-        self._tables = load_tables(self.root, version, annotations=annotations)
+        self.tables = load_tables(self.root, version, annotations=annotations, sweeps=sweeps, skip_broken=skip_broken)
         self._has_can_bus = (self.root / "can_bus").is_dir()
         if not self._has_can_bus:
-            warnings.warn(f"{self.root}: no can_bus folder, ego status is zero; unpack the CAN bus expansion there", stacklevel=2)
-        self._scene_tokens = {scene.name: scene.token for scene in self._tables.scenes.values()}
-        self._samples: dict[str, list[SampleRow]] = {token: [] for token in self._tables.scenes}
-        for sample in sorted(self._tables.samples.values(), key=lambda row: row.timestamp_us):
+            warnings.warn(f"{self.root}: {NO_CAN_BUS}; unpack the CAN bus expansion there", stacklevel=2)
+        self._scene_tokens = {scene.name: scene.token for scene in self.tables.scenes.values()}
+        self._samples: dict[str, list[SampleRow]] = {token: [] for token in self.tables.scenes}
+        for sample in sorted(self.tables.samples.values(), key=lambda row: row.timestamp_us):
             self._samples[sample.scene_token].append(sample)
-        self._data: dict[str, dict[str, SampleDataRow]] = {token: {} for token in self._tables.samples}
-        for data in self._tables.sample_data.values():
-            self._data[data.sample_token][self._tables.channel(data)] = data
-        self._annotations: dict[str, list[AnnotationRow]] = {token: [] for token in self._tables.samples}
-        if self._tables.objects is not None:
-            for row in self._tables.objects.annotations.values():
+        self._data: dict[str, dict[str, SampleDataRow]] = {token: {} for token in self.tables.samples}
+        for data in self.tables.sample_data.values():
+            self._data[data.sample_token][self.tables.channel(data)] = data
+        self._annotations: dict[str, list[AnnotationRow]] = {token: [] for token in self.tables.samples}
+        if self.tables.objects is not None:
+            for row in self.tables.objects.annotations.values():
                 self._annotations[row.sample_token].append(row)
 
     @property
@@ -119,73 +126,117 @@ class NuScenesLog:
         return tuple(self._scene_tokens)
 
     def scene(self, name: str) -> tuple[FrameRecord, ...]:
-        """Key frames of one scene in the order of time. `ValueError` for an unknown name suggests close ones."""
+        """Key frames of one scene in the order of time. `ValueError` for an unknown name suggests close ones.
+
+        Warns once for each kind of CAN bus message the recording lacks.
+        """
+        records, problems = self.read(name)
+        for problem in problems if self._has_can_bus else ():
+            warnings.warn(f"{name}: {problem}", stacklevel=2)
+        return records
+
+    def read(self, name: str) -> tuple[tuple[FrameRecord, ...], tuple[str, ...]]:
+        """Key frames of one scene as `scene`, and what its recording lacks in words instead of warnings."""
+        samples = self.samples(name)
+        can_bus = read_can_bus(self.root, name)
+        global_T_car, car_T_ego = self.sensor_poses([self.files(sample)[EGO_CHANNEL] for sample in samples])
+        commands = route_commands(list(global_T_car @ car_T_ego))
+        rows = zip(samples, zip(global_T_car, car_T_ego, strict=True), commands, strict=True)
+        records = tuple(self._record(name, sample, pose, command, can_bus) for sample, pose, command in rows)
+        return records, can_bus.problems() if self._has_can_bus else (NO_CAN_BUS,)
+
+    def samples(self, name: str) -> tuple[SampleRow, ...]:
+        """Rows of the key frames of a scene in the order of time. `ValueError` for an unknown or empty scene."""
         if name not in self._scene_tokens:
             close = get_close_matches(name, self.scenes) or list(self.scenes[:10])
-            raise ValueError(f"no scene {name!r} in {self._tables.folder}; perhaps you meant one of {close} (of {len(self.scenes)} scenes)")
+            raise ValueError(f"no scene {name!r} in {self.tables.folder}; perhaps you meant one of {close} (of {len(self.scenes)} scenes)")
         samples = self._samples[self._scene_tokens[name]]
-        can_bus = read_can_bus(self.root, name) if self._has_can_bus else None
-        if can_bus is None and self._has_can_bus:
-            warnings.warn(f"{self.root / 'can_bus'}: no messages for {name}, its ego status is zero", stacklevel=2)
-        poses = [self._ego_poses(sample) for sample in samples]
-        commands = route_commands([global_T_car @ car_T_ego for global_T_car, car_T_ego in poses])
-        return tuple(
-            self._record(name, sample, pose, command, can_bus) for sample, pose, command in zip(samples, poses, commands, strict=True)
-        )
+        if not samples:
+            raise ValueError(f"{name}: no sample of this scene in {self.tables.folder / 'sample.json'}; unpack the metadata again")
+        return tuple(samples)
 
-    def _ego_poses(self, sample: SampleRow) -> tuple[Tensor, Tensor]:
-        """`global_T_car` and `car_T_ego` at the time of the sample."""
-        data = self._data[sample.token].get(EGO_CHANNEL)
-        if data is None:
-            scene = self._tables.scenes[sample.scene_token].name
+    def annotations(self, sample: SampleRow) -> tuple[AnnotationRow, ...]:
+        """Rows of a key frame's boxes in the order of the table, of all categories."""
+        return tuple(self._annotations[sample.token])
+
+    def files(self, sample: SampleRow) -> Mapping[str, SampleDataRow]:
+        """Rows of a key frame's files by channel; the lidar's is always there. `ValueError` names scene and sample without it."""
+        files = self._data[sample.token]
+        if EGO_CHANNEL not in files:
+            scene = self.tables.scenes[sample.scene_token].name
             raise ValueError(
                 f"{scene}, sample {sample.token}: no key frame of {EGO_CHANNEL} in sample_data.json, whose pose is the ego frame "
                 "(its row is needed, its file is not); unpack the metadata again"
             )
-        return self._sensor_poses(data)
+        return files
 
-    def _sensor_poses(self, data: SampleDataRow) -> tuple[Tensor, Tensor]:
-        """`global_T_car` and `car_T_sensor` at the time of the file."""
-        pose, sensor = self._tables.ego_poses[data.ego_pose_token], self._tables.calibrated_sensors[data.calibrated_sensor_token]
-        return pose_matrix(pose.translation_m, pose.rotation_wxyz), pose_matrix(sensor.translation_m, sensor.rotation_wxyz)
+    def sensor_poses(self, rows: Sequence[SampleDataRow]) -> tuple[Float[Tensor, "N 4 4"], Float[Tensor, "N 4 4"]]:
+        """`global_T_car` and `car_T_sensor` at the times of files. `ValueError` names scene, sample and row of a pose that is none."""
+        poses = [self.tables.ego_poses[row.ego_pose_token] for row in rows]
+        sensors = [self.tables.calibrated_sensors[row.calibrated_sensor_token] for row in rows]
+        for row, pose, sensor in zip(rows, poses, sensors, strict=True):
+            sample = self.tables.samples[row.sample_token]
+            place = f"{self.tables.scenes[sample.scene_token].name}, sample {sample.token}"
+            check_pose(pose.translation_m, pose.rotation_wxyz, f"{place}: ego_pose.json, row {pose.token!r}")
+            check_pose(sensor.translation_m, sensor.rotation_wxyz, f"{place}: calibrated_sensor.json, row {sensor.token!r}")
+        return (
+            pose_matrix([pose.translation_m for pose in poses], [pose.rotation_wxyz for pose in poses]),
+            pose_matrix([sensor.translation_m for sensor in sensors], [sensor.rotation_wxyz for sensor in sensors]),
+        )
 
-    def _record(self, scene: str, sample: SampleRow, pose: tuple[Tensor, Tensor], command: Command, can_bus: CanBus | None) -> FrameRecord:
+    def _record(self, scene: str, sample: SampleRow, pose: tuple[Tensor, Tensor], command: Command, can_bus: CanBus) -> FrameRecord:
         global_T_car, car_T_ego = pose
         global_T_ego = global_T_car @ car_T_ego
-        status = can_bus.ego_status(sample.timestamp_us) if can_bus is not None else (0.0,) * EGO_STATUS_DIM
-        objects, rows = self._tables.objects, self._annotations[sample.token]
-        log_token = self._tables.scenes[sample.scene_token].log_token
+        status, known = can_bus.ego_status(sample.timestamp_us)
+        objects, rows = self.tables.objects, self._annotations[sample.token]
+        log_token = self.tables.scenes[sample.scene_token].log_token
         return FrameRecord(
             scene=scene,
-            location=self._tables.logs[log_token].location,
+            location=self.tables.logs[log_token].location,
             sample_token=sample.token,
             timestamp_us=sample.timestamp_us,
-            cameras=tuple(self._camera(name, data, global_T_ego) for name, data in self._data[sample.token].items() if name != EGO_CHANNEL),
+            cameras=self._cameras(sample, global_T_ego),
             car_T_ego=car_T_ego,
             global_T_car=global_T_car,
             ego_status=torch.tensor(status, dtype=torch.float64),
-            ego_status_known=can_bus is not None,
+            ego_status_known=torch.tensor(known),
             command=command,
-            annotations=boxes_in_ego(rows, objects, self._tables.samples, se3.invert(global_T_ego)) if objects is not None else None,
+            annotations=boxes_in_ego(rows, objects, self.tables.samples, se3.invert(global_T_ego)) if objects is not None else None,
         )
 
-    def _camera(self, name: str, data: SampleDataRow, global_T_ego: Tensor) -> CameraRecord:
-        intrinsic = self._tables.calibrated_sensors[data.calibrated_sensor_token].camera_intrinsic
+    def _cameras(self, sample: SampleRow, global_T_ego: Tensor) -> tuple[CameraRecord, ...]:
+        files = self.files(sample)
+        names = sorted(files.keys() - {EGO_CHANNEL}, key=_rank)
+        if not names:
+            return ()
+        # The car moves between the lidar sweep and the picture, so the chain goes through the global frame.
+        global_T_car, car_T_camera = self.sensor_poses([files[name] for name in names])
+        camera_T_ego = se3.relative(global_T_car @ car_T_camera, global_T_ego)
+        return tuple(
+            CameraRecord(
+                name=name,
+                path=self.root / files[name].filename,
+                timestamp_us=files[name].timestamp_us,
+                wh_px=files[name].wh_px,
+                intrinsic=self._intrinsic(name, files[name]),
+                camera_T_ego=own_T_ego,
+            )
+            for name, own_T_ego in zip(names, camera_T_ego, strict=True)
+        )
+
+    def _intrinsic(self, name: str, data: SampleDataRow) -> Tensor:
+        intrinsic = self.tables.calibrated_sensors[data.calibrated_sensor_token].camera_intrinsic
         if len(intrinsic) != 3:
             raise ValueError(
                 f"calibrated_sensor.json, row {data.calibrated_sensor_token!r}: camera_intrinsic of {name} is not a 3x3 matrix; "
                 "unpack the metadata again"
             )
-        # The car moves between the lidar sweep and the picture, so the chain goes through the global frame.
-        global_T_car, car_T_camera = self._sensor_poses(data)
-        return CameraRecord(
-            name=name,
-            path=self.root / data.filename,
-            timestamp_us=data.timestamp_us,
-            wh_px=data.wh_px,
-            intrinsic=torch.tensor(intrinsic, dtype=torch.float64),
-            camera_T_ego=se3.relative(global_T_car @ car_T_camera, global_T_ego),
-        )
+        return torch.tensor(intrinsic, dtype=torch.float64)
+
+
+def _rank(camera: str) -> tuple[int, str]:
+    """Order of the cameras in a record."""
+    return NUSCENES_CAMERAS.index(camera) if camera in NUSCENES_CAMERAS else len(NUSCENES_CAMERAS), camera
 
 
 def route_commands(global_T_ego: Sequence[Float[Tensor, "4 4"]]) -> list[Command]:

@@ -1,13 +1,34 @@
-"""nuScenes tables as typed rows: only the fields the library reads, only the rows of key frames, foreign keys checked.
-
-Source of the schema: nuscenes.org, "nuScenes schema". Rotations are quaternions w x y z, translations metres, time stamps microseconds.
-"""
+"""nuScenes tables as typed rows: only the rows of key frames (and, if asked for, of lidar sweeps), foreign keys checked."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+from sparsedrive.data.nuscenes.rows import (
+    AnnotationRow,
+    CalibratedSensorRow,
+    CategoryRow,
+    EgoPoseRow,
+    InstanceRow,
+    LogRow,
+    SampleDataRow,
+    SampleRow,
+    SceneRow,
+    SensorRow,
+    annotation_row,
+    calibrated_sensor_row,
+    category_row,
+    ego_pose_row,
+    instance_row,
+    log_row,
+    sample_data_row,
+    sample_row,
+    scene_row,
+    sensor_row,
+)
 
 EGO_CHANNEL = "LIDAR_TOP"
 """The sensor whose frame is the ego frame of the models: x right, y forward, z up."""
@@ -22,104 +43,6 @@ R = TypeVar("R", bound=_Row)
 
 
 @dataclass(frozen=True, slots=True)
-class LogRow:
-    """One drive; `location` names the map."""
-
-    token: str
-    location: str
-
-
-@dataclass(frozen=True, slots=True)
-class SceneRow:
-    """About 20 s of a log."""
-
-    token: str
-    name: str
-    log_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRow:
-    """One key frame; its time stamp is that of the LIDAR_TOP sweep."""
-
-    token: str
-    scene_token: str
-    timestamp_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class SensorRow:
-    """A kind of sensor: channel such as CAM_FRONT, modality camera, lidar or radar."""
-
-    token: str
-    channel: str
-    modality: str
-
-
-@dataclass(frozen=True, slots=True)
-class CalibratedSensorRow:
-    """Pose of a sensor in the vehicle frame; the camera matrix (3x3, pixels) is empty for other sensors."""
-
-    token: str
-    sensor_token: str
-    translation_m: tuple[float, ...]
-    rotation_wxyz: tuple[float, ...]
-    camera_intrinsic: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EgoPoseRow:
-    """Pose of the vehicle frame (x forward, y left, z up) in the global frame."""
-
-    token: str
-    translation_m: tuple[float, ...]
-    rotation_wxyz: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SampleDataRow:
-    """One file of one sensor at a key frame."""
-
-    token: str
-    sample_token: str
-    ego_pose_token: str
-    calibrated_sensor_token: str
-    timestamp_us: int
-    filename: str
-    wh_px: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceRow:
-    """One object through a scene."""
-
-    token: str
-    category_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class CategoryRow:
-    """Category name such as vehicle.car."""
-
-    token: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotationRow:
-    """One box of one instance at one key frame, in the global frame; `prev`/`next` are '' at the ends of the track."""
-
-    token: str
-    sample_token: str
-    instance_token: str
-    translation_m: tuple[float, ...]
-    size_wlh_m: tuple[float, ...]
-    rotation_wxyz: tuple[float, ...]
-    prev: str
-    next: str
-
-
-@dataclass(frozen=True, slots=True)
 class ObjectTables:
     """What is annotated: rows by token."""
 
@@ -130,7 +53,11 @@ class ObjectTables:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Rows by token, in file order. `objects` is None when the annotations were not read."""
+    """Rows by token, in file order. `objects` is None when the annotations were not read.
+
+    `sample_data` are key frames, `sweeps` the lidar's files between them (empty when not read). `broken` says by scene name what is wrong
+    with it and `orphans` what is wrong with rows of no scene: both empty unless the tables were read with `skip_broken`.
+    """
 
     folder: Path
     logs: dict[str, LogRow]
@@ -140,7 +67,10 @@ class Tables:
     calibrated_sensors: dict[str, CalibratedSensorRow]
     ego_poses: dict[str, EgoPoseRow]
     sample_data: dict[str, SampleDataRow]
+    sweeps: dict[str, SampleDataRow]
     objects: ObjectTables | None
+    broken: dict[str, str]
+    orphans: tuple[str, ...]
 
     def channel(self, data: SampleDataRow) -> str:
         """Name of the sensor that made the file."""
@@ -174,104 +104,154 @@ def read_json(path: Path, object_hook: Callable[[dict], Any] | None = None) -> A
         raise ValueError(f"{path}: malformed JSON ({error}); the file may be truncated, unpack it again") from error
 
 
-def load_tables(root: Path, version: str | None = None, *, annotations: bool = True) -> Tables:
+def load_tables(
+    root: Path, version: str | None = None, *, annotations: bool = True, sweeps: bool = False, skip_broken: bool = False
+) -> Tables:
     """Read the tables of `<root>/<version>`; without `version` the only one there.
 
-    Rows become lean typed rows while the JSON is parsed, and rows of sweeps, of radars and of other lidars are dropped on the way:
-    of the 2.6 million `sample_data` and `ego_pose` rows of v1.0-trainval one in eleven is kept.
-    `ValueError`: missing folder or table, malformed JSON or row, broken foreign key (table, token and field are named).
+    Rows become lean typed rows while the JSON is parsed, and rows of radars, of other lidars and of sweeps are dropped on the way: of the
+    2.6 million `sample_data` and `ego_pose` rows of v1.0-trainval one in eleven is kept; with `sweeps` those of LIDAR_TOP are kept too.
+    `ValueError`: missing folder or table, malformed JSON or row, broken foreign key (table, token and field are named). With `skip_broken`
+    a malformed row or a broken key only takes out its scene.
     """
-    folder = root / find_version(root, version)
-    logs = _read_table(folder, "log", lambda r: LogRow(r["token"], r["location"]))
-    scenes = _read_table(folder, "scene", lambda r: SceneRow(r["token"], r["name"], r["log_token"]))
-    samples = _read_table(folder, "sample", lambda r: SampleRow(r["token"], r["scene_token"], r["timestamp"]))
-    sensors = _read_table(folder, "sensor", lambda r: SensorRow(r["token"], r["channel"], r["modality"]))
-    calibrated_sensors = _read_table(folder, "calibrated_sensor", _calibrated_sensor)
-    _check_keys("scene", scenes, "log_token", "log", logs)
-    _check_keys("sample", samples, "scene_token", "scene", scenes)
-    _check_keys("calibrated_sensor", calibrated_sensors, "sensor_token", "sensor", sensors)
+    reader = _Reader(root / find_version(root, version), skip_broken)
+    logs = reader.read("log", log_row)
+    scenes = reader.read("scene", scene_row)
+    samples = reader.read("sample", sample_row)
+    sensors = reader.read("sensor", sensor_row)
+    calibrated_sensors = reader.read("calibrated_sensor", calibrated_sensor_row)
+    reader.check_keys("scene", scenes, "log_token", "log", logs)
+    reader.check_keys("sample", samples, "scene_token", "scene", scenes)
+    reader.check_keys("calibrated_sensor", calibrated_sensors, "sensor_token", "sensor", sensors)
+    reader.check_lengths(scenes, samples)
 
-    dropped = {
-        row.token
-        for row in calibrated_sensors.values()
-        if (sensor := sensors[row.sensor_token]).modality != "camera" and sensor.channel != EGO_CHANNEL
-    }
-    sample_data = _read_table(folder, "sample_data", lambda r: _sample_data(r, dropped))
-    _check_keys("sample_data", sample_data, "sample_token", "sample", samples)
-    _check_keys("sample_data", sample_data, "calibrated_sensor_token", "calibrated_sensor", calibrated_sensors)
-    wanted = {row.ego_pose_token for row in sample_data.values()}
-    ego_poses = _read_table(folder, "ego_pose", lambda r: _ego_pose(r) if r["token"] in wanted else None)
-    _check_keys("sample_data", sample_data, "ego_pose_token", "ego_pose", ego_poses)
-    objects = _load_objects(folder, samples) if annotations else None
-    return Tables(folder, logs, scenes, samples, sensors, calibrated_sensors, ego_poses, sample_data, objects)
+    known = [(row.token, sensors[row.sensor_token]) for row in calibrated_sensors.values() if row.sensor_token in sensors]
+    lidars = {token for token, sensor in known if sensor.channel == EGO_CHANNEL}
+    others = {token for token, sensor in known if sensor.modality != "camera"} - lidars
+
+    def wanted(r: dict) -> bool:
+        sensor = r["calibrated_sensor_token"]
+        return sensor not in others if r["is_key_frame"] else sweeps and sensor in lidars
+
+    data = reader.read("sample_data", lambda r: sample_data_row(r) if wanted(r) else None)
+    reader.check_keys("sample_data", data, "sample_token", "sample", samples)
+    reader.check_keys("sample_data", data, "calibrated_sensor_token", "calibrated_sensor", calibrated_sensors)
+    if sweeps:
+        chain = {token: row for token, row in data.items() if row.calibrated_sensor_token in lidars}
+        reader.check_keys("sample_data", chain, "prev", "sample_data", {**chain, "": None})
+    used = {row.ego_pose_token for row in data.values()}
+    ego_poses = reader.read("ego_pose", lambda r: ego_pose_row(r) if r["token"] in used else None)
+    reader.check_keys("sample_data", data, "ego_pose_token", "ego_pose", ego_poses)
+    objects = _load_objects(reader, samples) if annotations else None
+
+    broken, orphans = reader.findings(scenes, samples)
+    if broken or orphans:
+        scenes = {token: row for token, row in scenes.items() if row.name not in broken}
+        samples = {token: row for token, row in samples.items() if row.scene_token in scenes}
+        data = {token: row for token, row in data.items() if row.sample_token in samples}
+        objects = _of_samples(objects, samples) if objects is not None else None
+    key_frames = {token: row for token, row in data.items() if row.is_key_frame}
+    between = {token: row for token, row in data.items() if not row.is_key_frame}
+    fixed = (reader.folder, logs, scenes, samples, sensors, calibrated_sensors, ego_poses)
+    return Tables(*fixed, key_frames, between, objects, broken, orphans)
 
 
-def _load_objects(folder: Path, samples: Mapping[str, SampleRow]) -> ObjectTables:
-    categories = _read_table(folder, "category", lambda r: CategoryRow(r["token"], r["name"]))
-    instances = _read_table(folder, "instance", lambda r: InstanceRow(r["token"], r["category_token"]))
-    rows = _read_table(folder, "sample_annotation", _annotation)
-    _check_keys("instance", instances, "category_token", "category", categories)
-    _check_keys("sample_annotation", rows, "sample_token", "sample", samples)
-    _check_keys("sample_annotation", rows, "instance_token", "instance", instances)
+def _load_objects(reader: "_Reader", samples: Mapping[str, SampleRow]) -> ObjectTables:
+    categories = reader.read("category", category_row)
+    instances = reader.read("instance", instance_row)
+    rows = reader.read("sample_annotation", annotation_row)
+    reader.check_keys("instance", instances, "category_token", "category", categories)
+    reader.check_keys("sample_annotation", rows, "sample_token", "sample", samples)
+    reader.check_keys("sample_annotation", rows, "instance_token", "instance", instances)
     ends = {**rows, "": None}
-    _check_keys("sample_annotation", rows, "prev", "sample_annotation", ends)
-    _check_keys("sample_annotation", rows, "next", "sample_annotation", ends)
+    reader.check_keys("sample_annotation", rows, "prev", "sample_annotation", ends)
+    reader.check_keys("sample_annotation", rows, "next", "sample_annotation", ends)
     return ObjectTables(categories, instances, rows)
 
 
-def _read_table(folder: Path, table: str, make: Callable[[dict], R | None]) -> dict[str, R]:
-    """Rows of one table by token; `make` turns a JSON record into a row or drops it (None)."""
-    path = folder / f"{table}.json"
-
-    def row_of(record: dict) -> R | None:
-        try:
-            return make(record)
-        except KeyError as error:
-            raise ValueError(f"{path}: row {record.get('token')!r} has no field {error}; is this the nuScenes table {table!r}?") from None
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: row {record.get('token')!r} does not follow the nuScenes schema: {error}") from error
-
-    content = read_json(path, row_of)
-    rows = [row for row in content if row is not None] if isinstance(content, list) else None
-    if rows is None or not all(hasattr(row, "token") for row in rows):
-        raise ValueError(f"{path}: expected a JSON list of rows; is this the nuScenes table {table!r}?")
-    by_token = {row.token: row for row in rows}
-    if len(by_token) != len(rows):
-        raise ValueError(f"{path}: {len(rows) - len(by_token)} tokens occur twice; unpack the metadata again")
-    return by_token
+def _of_samples(objects: ObjectTables, samples: Mapping[str, SampleRow]) -> ObjectTables:
+    rows = {token: row for token, row in objects.annotations.items() if row.sample_token in samples}
+    return ObjectTables(objects.categories, objects.instances, rows)
 
 
-def _check_keys(table: str, rows: Mapping[str, _Row], field: str, parent: str, parent_rows: Mapping[str, object]) -> None:
-    for row in rows.values():
-        if getattr(row, field) not in parent_rows:
-            raise ValueError(
-                f"{table}.json, row {row.token!r}: {field} = {getattr(row, field)!r} is in no row of {parent}.json; "
+class _Reader:
+    """Reads and checks tables. The first fault is an error, or with `skip_broken` is kept with the scene it belongs to."""
+
+    def __init__(self, folder: Path, skip_broken: bool) -> None:
+        self.folder = folder
+        self._skip_broken = skip_broken
+        self._rows: dict[tuple[str, str], str] = {}
+        self._samples: dict[str, str] = {}
+        self._scenes: dict[str, str] = {}
+
+    def read(self, table: str, make: Callable[[dict], R | None]) -> dict[str, R]:
+        """Rows of one table by token; `make` turns a JSON record into a row or drops it (None)."""
+        path = self.folder / f"{table}.json"
+
+        def row_of(record: dict) -> R | None:
+            try:
+                return make(record)
+            except KeyError as error:
+                reason = f"{path}: row {record.get('token')!r} has no field {error}; is this the nuScenes table {table!r}?"
+            except (TypeError, ValueError) as error:
+                reason = f"{path}: row {record.get('token')!r} does not follow the nuScenes schema: {error}"
+            self._fault(table, str(record.get("token")), record.get("sample_token"), record.get("scene_token"), reason)
+            return None
+
+        content = read_json(path, row_of)
+        rows = [row for row in content if row is not None] if isinstance(content, list) else None
+        if rows is None or not all(hasattr(row, "token") for row in rows):
+            raise ValueError(f"{path}: expected a JSON list of rows; is this the nuScenes table {table!r}?")
+        by_token = {row.token: row for row in rows}
+        if len(by_token) != len(rows):
+            raise ValueError(f"{path}: {len(rows) - len(by_token)} tokens occur twice; unpack the metadata again")
+        return by_token
+
+    def check_keys(self, table: str, rows: Mapping[str, _Row], field: str, parent: str, parent_rows: Mapping[str, object]) -> None:
+        """That `field` of every row is the token of a sound row of `parent`."""
+        for row in rows.values():
+            key = getattr(row, field)
+            cause = self._rows.get((parent, key)) if self._rows else None
+            if key in parent_rows and cause is None:
+                continue
+            reason = cause or (
+                f"{table}.json, row {row.token!r}: {field} = {key!r} is in no row of {parent}.json; "
                 "the tables are incomplete or of different versions, unpack the metadata again"
             )
+            self._fault(table, row.token, getattr(row, "sample_token", None), getattr(row, "scene_token", None), reason)
 
+    def check_lengths(self, scenes: Mapping[str, SceneRow], samples: Mapping[str, SampleRow]) -> None:
+        """That scenes which say how many samples they have, have them: a table cut short loses the end of a scene without a broken key."""
+        counts = Counter(row.scene_token for row in samples.values())
+        for row in scenes.values():
+            if row.num_samples is not None and row.num_samples != counts[row.token]:
+                reason = (
+                    f"scene.json, row {row.token!r} ({row.name}): nbr_samples = {row.num_samples}, but sample.json has "
+                    f"{counts[row.token]}; the tables are incomplete, unpack the metadata again"
+                )
+                self._fault("scene", row.token, None, None, reason)
 
-def _numbers(values: list, count: int) -> tuple[float, ...]:
-    if len(values) != count:
-        raise ValueError(f"expected {count} numbers, got {values}")
-    return tuple(float(value) for value in values)
+    def findings(self, scenes: Mapping[str, SceneRow], samples: Mapping[str, SampleRow]) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Reason by broken scene (its name, or its token where the row has none), and the faults of rows that belong to no scene."""
+        orphans = []
+        for token, reason in self._samples.items():
+            if token in samples:
+                self._scenes.setdefault(samples[token].scene_token, reason)
+            else:
+                orphans.append(reason)
+        broken = {}
+        for token, reason in self._scenes.items():
+            if token in scenes or ("scene", token) in self._rows:
+                broken[scenes[token].name if token in scenes else token] = reason
+            else:
+                orphans.append(reason)
+        return broken, tuple(dict.fromkeys(orphans))
 
-
-def _calibrated_sensor(r: dict) -> CalibratedSensorRow:
-    intrinsic = tuple(_numbers(row, 3) for row in r["camera_intrinsic"])
-    return CalibratedSensorRow(r["token"], r["sensor_token"], _numbers(r["translation"], 3), _numbers(r["rotation"], 4), intrinsic)
-
-
-def _ego_pose(r: dict) -> EgoPoseRow:
-    return EgoPoseRow(r["token"], _numbers(r["translation"], 3), _numbers(r["rotation"], 4))
-
-
-def _sample_data(r: dict, dropped: set[str]) -> SampleDataRow | None:
-    if not r["is_key_frame"] or r["calibrated_sensor_token"] in dropped:
-        return None
-    keys = (r["token"], r["sample_token"], r["ego_pose_token"], r["calibrated_sensor_token"])
-    return SampleDataRow(*keys, r["timestamp"], r["filename"], (r["width"], r["height"]))
-
-
-def _annotation(r: dict) -> AnnotationRow:
-    place = (_numbers(r["translation"], 3), _numbers(r["size"], 3), _numbers(r["rotation"], 4))
-    return AnnotationRow(r["token"], r["sample_token"], r["instance_token"], *place, r["prev"], r["next"])
+    def _fault(self, table: str, token: str, sample_token: str | None, scene_token: str | None, reason: str) -> None:
+        if not self._skip_broken:
+            raise ValueError(reason)
+        self._rows.setdefault((table, token), reason)
+        if sample_token is not None:
+            self._samples.setdefault(sample_token, reason)
+        if table == "scene" or scene_token is not None:
+            self._scenes.setdefault(token if table == "scene" else str(scene_token), reason)

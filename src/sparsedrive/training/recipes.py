@@ -1,0 +1,63 @@
+"""Published and own recipes: what a preset is trained with. `sparsedrive train` starts from these."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from sparsedrive.data.augment import AugmentConfig
+from sparsedrive.training.config import OptimiserConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a preset is trained: `epochs` over the split at `batch_size` streams, each scene in `parts` pieces."""
+
+    epochs: float
+    batch_size: int
+    optimiser: OptimiserConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    parts: int = 2
+    ema_decay: float | None = None
+
+    def with_batch(self, batch_size: int) -> "Recipe":
+        """The same recipe for another batch: the rate follows the batch linearly (arXiv:1706.02677)."""
+        rate = self.optimiser.rate * batch_size / self.batch_size
+        return replace(self, batch_size=batch_size, optimiser=replace(self.optimiser, rate=rate))
+
+    def train_config(self, num_frames: int) -> TrainConfig:
+        """The run over a split of `num_frames`; the warm-up is at most a tenth of it."""
+        steps = max(1, round(self.epochs * num_frames / self.batch_size))
+        optimiser = replace(self.optimiser, warmup_steps=min(self.optimiser.warmup_steps, steps // 10))
+        return TrainConfig(steps=steps, batch_size=self.batch_size, optimiser=optimiser, ema_decay=self.ema_decay)
+
+
+def stage1() -> Recipe:
+    """SparseDrive stage 1 as published: 100 epochs of nuScenes at batch 64 (8 GPUs x 8)."""
+    return Recipe(epochs=100, batch_size=64, optimiser=OptimiserConfig(rate=4e-4, backbone_rate_share=0.5))
+
+
+def stage2() -> Recipe:
+    """SparseDrive stage 2 as published: 10 epochs at batch 48 (8 GPUs x 6), from the weights of stage 1."""
+    return Recipe(epochs=10, batch_size=48, optimiser=OptimiserConfig(rate=3e-4, backbone_rate_share=0.1))
+
+
+def tiny() -> Recipe:
+    """The small model on the embedded world, all stages at once, from random weights: nothing is pretrained, so all learn at one rate."""
+    augment = AugmentConfig(flip_probability=0.0, rotate_deg=(0.0, 0.0), zoom=(1.0, 1.0), turn_deg=(-10.0, 10.0), colour=None)
+    optimiser = OptimiserConfig(rate=1e-3, backbone_rate_share=1.0, warmup_steps=200)
+    return Recipe(epochs=12, batch_size=8, optimiser=optimiser, augment=augment)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "tiny": tiny,
+    "sparsedrive_small_stage1": stage1,
+    "sparsedrive_small_stage2": stage2,
+    "sparsedrive_base_stage1": stage1,
+    "sparsedrive_base_stage2": stage2,
+}
+
+
+def recipe(preset: str) -> Recipe:
+    """The recipe of a preset; `ValueError` lists the presets that have one."""
+    if preset not in RECIPES:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {preset!r}")
+    return RECIPES[preset]()
