@@ -18,9 +18,10 @@ help: ## this list
 install: $(INSTALLED) ## the environment in .venv
 
 # Again only when the requirements change.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements-oracle.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-oracle.txt
 	touch $@
 
 # Passive: threads that wait by spinning make a busy machine twenty times slower.

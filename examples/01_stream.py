@@ -3,7 +3,10 @@
 import tempfile
 
 import sparsedrive
-from sparsedrive.data import ImagePreprocess, NuScenesLog, make_frame, write_demo_log
+from sparsedrive.data import ImagePreprocess, NuScenesLog, make_frame
+from sparsedrive.world import WorldConfig, write_world
+
+DRIVE = WorldConfig(seconds=2.0, wh_px=(352, 198), lidar=False)
 
 
 def main() -> None:
@@ -12,7 +15,7 @@ def main() -> None:
     session = sparsedrive.StreamingSession(model)
     preprocess = ImagePreprocess(final_wh_px=model.config.image_wh_px)
     with tempfile.TemporaryDirectory() as folder:
-        log = NuScenesLog(write_demo_log(folder, seconds=2.0))
+        log = NuScenesLog(write_world(folder, 1, DRIVE))
         for record in log.scene("scene-0001"):
             scene = session.step(make_frame(record, preprocess, sequence_id=0))
             best = scene.detections.box[0, 0].tolist()

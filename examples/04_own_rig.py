@@ -9,16 +9,18 @@ lidar. Without it: three cameras of the generated drive. Both become the same th
 import sys
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
-import cv2
 import numpy as np
 
 import sparsedrive
-from sparsedrive.data import ImagePreprocess, NuScenesLog, read_pictures, write_demo_log
+from sparsedrive.data import ImagePreprocess, NuScenesLog, read_pictures
 from sparsedrive.data.calibration import CameraCalibration
 from sparsedrive.data.dgp import read_dgp
 from sparsedrive.data.own_rig import OwnRig
 from sparsedrive.viz.calibration import render_calibration
+from sparsedrive.viz.files import write_picture
+from sparsedrive.world import WorldConfig, write_world
 
 
 def stream(rig: OwnRig, frames) -> None:
@@ -40,11 +42,11 @@ if len(sys.argv) == 3:
     check = render_calibration(
         pictures.rgb, pictures.image_T_ego.numpy(), rig.names, points_m=frame.read_lidar(), boxes=frame.box, labels=frame.box_label
     )
-    cv2.imwrite(sys.argv[2], check[..., ::-1])
+    write_picture(Path(sys.argv[2]), check)
 else:
     names = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT")
     with tempfile.TemporaryDirectory() as folder:
-        records = NuScenesLog(write_demo_log(folder, seconds=1.0)).scene("scene-0001")
+        records = NuScenesLog(write_world(folder, 1, WorldConfig(seconds=1.0, wh_px=(352, 198), lidar=False))).scene("scene-0001")
         taken = [dict(zip(names, read_pictures(record, names).rgb, strict=True)) for record in records]
     cameras = [records[0].camera(name) for name in names]
     poses = [np.linalg.inv(camera.camera_T_ego) for camera in cameras]

@@ -1,35 +1,39 @@
 """`sparsedrive prepare` on the generated log."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from sparsedrive.cli import main
-from sparsedrive.data import write_demo_log
 from sparsedrive.data.prepared import PreparedData
 
 
 @pytest.fixture
-def log(tmp_path) -> Path:
-    return write_demo_log(tmp_path / "log", seconds=1.0)
+def log(drive_root, tmp_path) -> Path:
+    """Without its map and its splits."""
+    root = Path(shutil.copytree(drive_root, tmp_path / "log"))
+    shutil.rmtree(root / "maps")
+    (root / "v1.0-world" / "splits.json").unlink()
+    return root
 
 
 def test_prepares_into_the_log_and_says_what_there_is(log, capsys):
     assert main(["prepare", "nuscenes", "--root", str(log)]) == 0
-    folder = log / "prepared" / "v1.0-demo"
+    folder = log / "prepared" / "v1.0-world"
     printed = capsys.readouterr()
     for text in (
-        "frames     2",
-        "12 of 12 on disk: 2 samples have all",
-        "0 of 2 scans",
+        "frames     4",
+        "24 of 24 on disk: 4 samples have all",
+        "0 of 4 scans",
         "1 scenes made, 0 kept",
         str(folder),
         "pedestrian",
     ):
         assert text in printed.out
-    assert "no map expansion of demo-town" in printed.err and "no splits known for v1.0-demo" in printed.err
-    assert PreparedData.open(folder).scene("scene-0001").num_frames == 2
+    assert "no map expansion of town-001" in printed.err and "no splits known for v1.0-world" in printed.err
+    assert PreparedData.open(folder).scene("scene-0001").num_frames == 4
     assert main(["prepare", "nuscenes", "--root", str(log), "--workers", "2"]) == 0
     assert "0 scenes made, 1 kept" in capsys.readouterr().out
 
@@ -37,7 +41,7 @@ def test_prepares_into_the_log_and_says_what_there_is(log, capsys):
 def test_options(log, tmp_path, capsys):
     (tmp_path / "mine.json").write_text(json.dumps({"val": ["scene-0001"]}))
     (log / "can_bus" / "scene-0001_pose.json").write_text("[")
-    command = ["prepare", "nuscenes", "--root", str(log), "--version", "v1.0-demo", "--out", str(tmp_path / "out")]
+    command = ["prepare", "nuscenes", "--root", str(log), "--version", "v1.0-world", "--out", str(tmp_path / "out")]
     assert main([*command, "--splits", str(tmp_path / "mine.json")]) == 2
     assert "scene-0001_pose.json: malformed JSON" in capsys.readouterr().err
     assert main([*command, "--skip-broken"]) == 2

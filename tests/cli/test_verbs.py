@@ -1,7 +1,6 @@
 """The verbs that need a model, on the generated log with the smallest preset."""
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -9,16 +8,14 @@ import pytest
 import torch
 
 import sparsedrive
-from sparsedrive import data
 from sparsedrive.cli import main
-from sparsedrive.data import write_demo_log
 from sparsedrive.runtime.results import read_results
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory) -> Path:
-    """Two key frames."""
-    return write_demo_log(tmp_path_factory.mktemp("log"), seconds=1.0)
+def log(drive_root) -> Path:
+    """Four key frames."""
+    return drive_root
 
 
 def test_presets_lists_all(capsys):
@@ -33,12 +30,14 @@ def test_presets_lists_all(capsys):
 def test_stream_writes_results_pictures_and_video(log, tmp_path, capsys):
     assert main(["stream", "--data", str(log), "--out", str(tmp_path), "--device", "cpu", "--annotations"]) == 0
     printed = capsys.readouterr()
-    assert "warning: no --weights" in printed.err and "2 frames" in printed.out
+    assert "warning: no --weights" in printed.err and "4 frames" in printed.out
     results = read_results(tmp_path / "results.json")
     assert results.sequence == "scene-0001" and results.weights is None and results.preset == "tiny"
-    assert [frame.time_s for frame in results.frames] == [1_600_000_000.0, 1_600_000_000.5]
+    assert [frame.time_s for frame in results.frames] == pytest.approx(
+        [1_600_000_000.1 + 0.5 * index for index in range(4)], abs=1e-4, rel=0
+    )
     assert all(frame.plan is not None for frame in results.frames)
-    assert len(list((tmp_path / "frames").glob("*.png"))) == 2
+    assert len(list((tmp_path / "frames").glob("*.png"))) == 4
     assert cv2.imread(str(tmp_path / "frames" / "000001.png")).shape[1] == 1920
 
 
@@ -99,18 +98,16 @@ def test_convert_there_and_back(tmp_path, capsys):
 
 
 def test_demo_streams_the_generated_and_the_given_log(log, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data, "write_demo_log", partial(write_demo_log, seconds=0.5))
     monkeypatch.delenv("SPARSEDRIVE_NUSCENES", raising=False)
-    assert main(["demo", "--out", str(tmp_path), "--real-data", str(log)]) == 0
+    assert main(["demo", "--out", str(tmp_path), "--seconds", "0.5", "--real-data", str(log)]) == 0
     printed = capsys.readouterr()
     assert "untrained, random weights" in printed.err
     assert len(list((tmp_path / "generated" / "frames").iterdir())) == 1
-    assert len(list((tmp_path / "scene-0001" / "frames").iterdir())) == 2
+    assert len(list((tmp_path / "scene-0001" / "frames").iterdir())) == 4
     assert str(tmp_path / "generated" / "frames") in printed.out
 
 
 def test_demo_refuses_a_folder_without_pictures(log, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data, "write_demo_log", partial(write_demo_log, seconds=0.5))
-    shutil.copytree(log / "v1.0-demo", tmp_path / "bare" / "v1.0-demo")
-    assert main(["demo", "--out", str(tmp_path / "out"), "--real-data", str(tmp_path / "bare")]) == 2
+    shutil.copytree(log / "v1.0-world", tmp_path / "bare" / "v1.0-world")
+    assert main(["demo", "--out", str(tmp_path / "out"), "--seconds", "0.5", "--real-data", str(tmp_path / "bare")]) == 2
     assert "expected pictures of at least one sample" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Folders the data tests read: the licensed sample (if there), the generated demo log, and tiny hand-written tables."""
+"""Folders the data tests read: the licensed sample (if there), and tiny hand-written tables."""
 
 import json
 import os
@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 from sources import golden_folder
-
-from sparsedrive.data import write_demo_log
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -26,11 +24,6 @@ def golden_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no golden files at {root}; set SPARSEDRIVE_GOLDEN")
     return root
-
-
-@pytest.fixture(scope="session")
-def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_demo_log(tmp_path_factory.mktemp("demo"))
 
 
 def tiny_tables() -> dict[str, list[dict]]:

@@ -198,8 +198,8 @@ def test_pictures_taken_later_see_the_world_from_further_on():
         assert project_with_depth(post_m, pictures.image_T_ego[0])[1].item() == pytest.approx(expected_m)
 
 
-def test_same_frame_as_the_nuscenes_reader_makes(demo_root):
-    record = NuScenesLog(demo_root).scene("scene-0001")[1]
+def test_same_frame_as_the_nuscenes_reader_makes(drive_root):
+    record = NuScenesLog(drive_root).scene("scene-0001")[1]
     names = ("CAM_FRONT", "CAM_BACK_LEFT", "CAM_FRONT_RIGHT")
     preprocess, source = ImagePreprocess(final_wh_px=(352, 128)), read_pictures(record, names)
     theirs = to_frame(record, source, preprocess, sequence_id=3)

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsedrive.data.demo_log import write_demo_log
 from sparsedrive.data.nuscenes.prepare import prepare
 from sparsedrive.data.prepared import PreparedData, PreparedScene, scene_path
 
 SCENES = ("scene-0001", "scene-0002", "scene-0003")
-VERSION = "v1.0-demo"
+VERSION = "v1.0-world"
 
 
 def add_scene(root: Path, number: int) -> None:
-    """The demo log's scene once more, under other tokens and another name; it names the same files."""
+    """The drive once more, under other tokens and another name; it names the same files."""
     for path in (root / VERSION).glob("*.json"):
         rows = json.loads(path.read_text())
         if path.stem in ("sensor", "category", "visibility", "attribute", "splits"):
@@ -38,8 +37,10 @@ def add_scene(root: Path, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    root = write_demo_log(tmp_path_factory.mktemp("three"), seconds=2.0)
+def pristine(tmp_path_factory, drive_root) -> Path:
+    root = Path(shutil.copytree(drive_root, tmp_path_factory.mktemp("three") / "log"))
+    shutil.rmtree(root / "maps")
+    (root / VERSION / "splits.json").unlink()
     add_scene(root, 2)
     add_scene(root, 3)
     (root / VERSION / "splits.json").write_text(json.dumps({"train": SCENES[:2], "val": SCENES[2:]}))
@@ -77,7 +78,7 @@ def test_what_a_run_leaves(straight, pristine):
     scene = data.scene("scene-0002")
     assert scene.image_present.all() and not scene.lidar_present.any() and scene.ego_status_known.all()
     assert np.diff(scene.sweep_splits).tolist() == [0, 1, 2, 3]
-    assert scene.notes == ("no map expansion of demo-town: no map lines",) and len(scene.map_label) == 0
+    assert scene.notes == ("no map expansion of town-001: no map lines",) and len(scene.map_label) == 0
     first = data.scene("scene-0001")
     assert np.array_equal(scene.box, first.box, equal_nan=True) and scene.fingerprint != first.fingerprint
 
@@ -150,7 +151,7 @@ def test_what_changed_is_done_again(straight, log, tmp_path, what):
         folder = log / "maps" / "expansion"
         folder.mkdir(parents=True)
         layers = ("node", "line", "polygon", "lane_divider", "road_divider", "ped_crossing", "road_segment", "lane")
-        (folder / "demo-town.json").write_text(json.dumps({layer: [] for layer in layers}))
+        (folder / "town-001.json").write_text(json.dumps({layer: [] for layer in layers}))
     else:
         scene_path(out, "scene-0003").write_bytes(scene_path(straight, "scene-0003").read_bytes()[:-100])
         again = [False, False, True]
@@ -165,7 +166,7 @@ def test_partial_can_bus_and_missing_pictures_are_warnings(log, tmp_path):
     missing.unlink()
     report = prepare(log, VERSION, tmp_path / "out")
     assert "no steering messages on the CAN bus: steering angle unknown (1 scene: scene-0002)" in report.all_warnings()
-    assert "no map expansion of demo-town: no map lines (3 scenes: scene-0001, scene-0002, scene-0003)" in report.all_warnings()
+    assert "no map expansion of town-001: no map lines (3 scenes: scene-0001, scene-0002, scene-0003)" in report.all_warnings()
     counts = report.counts()
     assert counts["pictures"] == [69, 72] and counts["samples_with_some_pictures"] == 3
     token = PreparedData.open(report.out).scene("scene-0001").sample_tokens[1]

@@ -10,6 +10,7 @@ from sparsedrive import preset
 from sparsedrive.geometry import se3
 from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
+from sparsedrive.models.map_head import PolylineKind
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.structures import CameraRig, Frame, ParityOptions
@@ -32,7 +33,9 @@ def config(*, stage: int = 2, parity: ParityOptions | None = None) -> SparseDriv
         camera_names=CAMERAS,
         encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=18), neck=FPNConfig(out_channels=32)),
         detection=replace(base.detection, num_anchors=24, num_memory=16, num_layers=3, layer=layer),
-        map=replace(base.map, num_anchors=12, num_memory=6, num_layers=2, layer=replace(layer, decoupled_attention=False)),
+        map=replace(
+            base.map, kind=PolylineKind(), num_anchors=12, num_memory=6, num_layers=2, layer=replace(layer, decoupled_attention=False)
+        ),
         planner=replace(base.planner, dim=32, num_heads=4, ffn_dim=48, num_layers=2, num_agents=10, num_elements=5) if stage == 2 else None,
         parity=parity or ParityOptions(),
     )

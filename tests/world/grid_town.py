@@ -13,9 +13,7 @@ def lanes_between(a: tuple[int, int], b: tuple[int, int]) -> list[np.ndarray]:
     forward = (end - begin) / np.linalg.norm(end - begin)
     right = np.array([forward[1], -forward[0]])
     at_m = np.linspace(HALF_BOX_M, BLOCK_M - HALF_BOX_M, round(BLOCK_M - 2 * HALF_BOX_M) + 1)
-    return [
-        begin + at_m[:, None] * forward + right * LANE_M * (k + 0.5) for k in range(2 if forward[0] else 1)
-    ]
+    return [begin + at_m[:, None] * forward + right * LANE_M * (k + 0.5) for k in range(2 if forward[0] else 1)]
 
 
 def connection(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -39,7 +37,15 @@ def grid_town(size: int = 3) -> Town:
         for k, centre in enumerate(lanes_between(a, b)):
             first = len(drafts) - k
             left, right = (first if k else None), (first + 1 if k == 0 and len(roads[a, b]) > 1 else None)
-            drafts.append({"centre_m": centre, "left": left, "right": right, "successors": [], "speed_limit_mps": 13.0 if len(roads[a, b]) > 1 else 10.0})
+            drafts.append(
+                {
+                    "centre_m": centre,
+                    "left": left,
+                    "right": right,
+                    "successors": [],
+                    "speed_limit_mps": 13.0 if len(roads[a, b]) > 1 else 10.0,
+                }
+            )
     for number, node in enumerate(nodes):
         arms = [a for a, b in edges if b == node]
         for a in arms:
@@ -51,9 +57,7 @@ def grid_town(size: int = 3) -> Town:
     pavements = [_strip(a, b, side, roads) for a, b in edges if a < b for side in (-1, 1)]
     ground = [_road(a, b, roads) for a, b in edges if a < b]
     ground += [BLOCK_M * np.array(n, float) + HALF_BOX_M * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) for n in nodes]
-    lanes = tuple(
-        Lane(lane_id=k, width_m=LANE_M, **(d | {"successors": tuple(d["successors"])})) for k, d in enumerate(drafts)
-    )
+    lanes = tuple(Lane(lane_id=k, width_m=LANE_M, **(d | {"successors": tuple(d["successors"])})) for k, d in enumerate(drafts))
     far = BLOCK_M * (size - 1) + 40
     return Town(
         name="grid", extent_m=(-40.0, -40.0, far, far), lanes=lanes, roads=tuple(ground), boundaries=(), pavements=tuple(pavements),

@@ -34,9 +34,7 @@ def straight_town(buildings: tuple[Building, ...] = (), trees: tuple[Tree, ...] 
     divider = Divider(kind="road", paint="solid", points_m=np.column_stack([along, np.full(len(along), y + 2.0)]))
     outline = np.array([(x + 14, y - 5), (x + 17, y - 5), (x + 17, y + 5), (x + 14, y + 5)])
     crossing = Crossing(outline_m=outline, walk_m=np.array([(x + 15.5, y - 6), (x + 15.5, y + 6)]), lane_ids=(0,))
-    lane = Lane(
-        lane_id=0, centre_m=np.column_stack([along, np.full(len(along), y)]), width_m=3.5, speed_limit_mps=10.0, successors=()
-    )
+    lane = Lane(lane_id=0, centre_m=np.column_stack([along, np.full(len(along), y)]), width_m=3.5, speed_limit_mps=10.0, successors=())
     return Town(
         name="straight",
         extent_m=(x - 160.0, y - 60.0, x + 160.0, y + 60.0),
@@ -58,7 +56,9 @@ def block(ahead_m: tuple[float, float], left_m: tuple[float, float], height_m: f
     return Building(outline_m=ORIGIN_M + np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), height_m=height_m, colour_rgb=(180, 170, 160))
 
 
-def put(*actors: tuple[str, float, float, float], rgb: tuple[float, float, float] = RED_RGB, time_s: float = 0.0) -> tuple[Cast, WorldState]:
+def put(
+    *actors: tuple[str, float, float, float], rgb: tuple[float, float, float] = RED_RGB, time_s: float = 0.0
+) -> tuple[Cast, WorldState]:
     """Actors as (category, metres ahead of the ego vehicle, metres to its left, yaw_rad)."""
     cast = Cast(
         categories=tuple(category for category, *_ in actors),

@@ -32,7 +32,7 @@ def expected_extent(mount, pose, size) -> np.ndarray:
     return np.array([pixels[:, 0].min(), pixels[:, 0].max(), pixels[:, 1].min(), pixels[:, 1].max()])
 
 
-@pytest.mark.parametrize("place", [(12.0, 0.5, 0.3), (25.0, -6.0, 2.0), (9.0, 2.0, -1.2)])
+@pytest.mark.parametrize("place", [(12.0, 0.5, 0.3), (25.0, -6.0, 2.0), (30.0, 4.0, -1.2)])
 def test_a_red_bus_is_where_its_box_projects(place):
     cast, state = put(("vehicle.bus.rigid", *place))
     mount = front_camera((704, 396))
@@ -88,7 +88,7 @@ def test_the_nearer_hides_the_farther():
     cast, state = put(("vehicle.bus.rigid", 30.0, 0.0, np.pi / 2), ("vehicle.truck", 14.0, 0.0, 0.0))
     renderer = Renderer(straight_town(), cast, CLEAR)
     ids = renderer.identify(state, mount)
-    alone = renderer.identify(replace(state, pose=state.pose + [[500, 0, 0], [0, 0, 0]]), mount)
+    alone = renderer.identify(replace(state, pose=state.pose + np.array([[500, 0, 0], [0, 0, 0]])), mount)
     assert (ids[alone == 1] == 1).all() and (ids == 0).any()
     seen, whole = renderer.visible_pixels(state, mount, scale=0.5)
     assert seen[1] == whole[1] and 0 < seen[0] < whole[0]
@@ -110,7 +110,7 @@ def test_long_things_are_ordered_by_the_line_of_sight():
     long_wall = np.array([(1.0, 4.0), (2.0, 4.0), (2.0, 60.0), (1.0, 60.0)])
     car = np.array([(-0.5, 45.0), (0.8, 45.0), (0.8, 49.0), (-0.5, 49.0)])
     assert far_to_near(np.stack([long_wall, car]), 2.0) == [0, 1] or far_to_near(np.stack([car, long_wall]), 2.0) == [1, 0]
-    behind = car + (3.0, 0.0)
+    behind = car + np.array((3.0, 0.0))
     for first, second in ((long_wall, behind), (behind, long_wall)):
         order = far_to_near(np.stack([first, second]), 2.0)
         assert np.array_equal((first, second)[order[0]], behind)
@@ -122,28 +122,29 @@ def test_order_of_many_agrees_with_rays():
     places = np.stack(np.meshgrid(np.arange(-20, 21, 8.0), np.arange(4, 60, 8.0)), -1).reshape(-1, 2)
     turn = rng.uniform(0, 3, len(places))
     rotation = np.stack([np.stack([np.cos(turn), -np.sin(turn)], -1), np.stack([np.sin(turn), np.cos(turn)], -1)], -2)
-    boxes = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * rng.uniform(0.3, 2.6, (len(places), 1, 2)) @ rotation.swapaxes(1, 2) + places[:, None]
+    half_m = rng.uniform(0.3, 2.6, (len(places), 1, 2))
+    boxes = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * half_m @ rotation.swapaxes(1, 2) + places[:, None]
     order = far_to_near(boxes, 0.9)
     assert sorted(order) == list(range(len(boxes)))
     rank = np.argsort(order)
     steps = np.arange(0.3, 70, 0.05)
     for slope in np.linspace(-0.85, 0.85, 41):
         local = (np.stack([slope * steps, steps], -1)[None] - places[:, None]) @ rotation
-        half = np.abs((boxes - places[:, None]) @ rotation).max(1)
-        inside = (np.abs(local) < half[:, None]).all(-1)
+        inside = (np.abs(local) < half_m).all(-1)
         met = np.flatnonzero(inside.any(1))
         first = steps[np.argmax(inside[met], axis=1)]
         assert (np.diff(rank[met[np.argsort(first)]]) < 0).all()
 
 
 def test_leaving_out_the_hidden_changes_no_pixel(monkeypatch):
-    walls = (block((12, 20), (6, 18), 9.0), block((25, 40), (-20, -8), 12.0), block((60, 64), (-30, 30), 6.0), block((80, 90), (-30, 30), 25.0))
-    trees = tuple(Tree(position_m=ORIGIN_M + (x, 9.0 + x / 3), height_m=7.0, crown_radius_m=2.0) for x in (8.0, 23.0, 50.0, 70.0))
+    near = block((12, 20), (6, 18), 9.0), block((25, 40), (-20, -8), 12.0)
+    walls = (*near, block((60, 64), (-30, 30), 6.0), block((80, 90), (-30, 30), 25.0))
+    trees = tuple(Tree(position_m=ORIGIN_M + np.array((x, 9.0 + x / 3)), height_m=7.0, crown_radius_m=2.0) for x in (8.0, 23.0, 50.0, 70.0))
     cast, state = put(*[("vehicle.car", 8.0 + 9 * i, (-1) ** i * 2.0 * i, 0.4 * i) for i in range(9)])
     renderer = Renderer(straight_town(walls, trees), cast, LOOKS["day"]())
     mount = front_camera((352, 198))
     picture = renderer.render(state, mount)
-    monkeypatch.setattr(stage, "not_hidden", lambda order, *_: order)
+    monkeypatch.setattr(stage, "hidden", lambda footprints_m, *_: np.zeros(len(footprints_m), bool))
     # The smooth edge of a wall lets a little of what is behind it through.
     other = np.abs(picture.astype(int) - renderer.render(state, mount))
     assert other.max() <= 12 and (other > 0).mean() < 1e-3
@@ -236,7 +237,7 @@ def test_walkers_move_their_legs():
     walking = replace(state, speed_mps=np.array([1.4]))
     spread = [np.ptp(np.nonzero(renderer.identify(s, mount) == 0)[1]) for s in (state, walking)]
     for step in np.linspace(0, 1.5, 7):
-        moved = replace(walking, pose=walking.pose + [[0, 0.1 * step, 0]])
+        moved = replace(walking, pose=walking.pose + np.array([[0, 0.1 * step, 0]]))
         spread[1] = max(spread[1], np.ptp(np.nonzero(renderer.identify(moved, mount) == 0)[1]))
     assert spread[1] > 1.3 * spread[0]
 
@@ -249,7 +250,8 @@ def test_a_tilted_camera_sees_the_horizon_tilted():
     turn[:2, :2] = [[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]]
     tilted = replace(mount, car_T_camera=mount.car_T_camera @ turn)
     cast, state = put()
-    image = Renderer(straight_town(), cast, replace(CLEAR, horizon_rgb=(255, 0, 255), zenith_rgb=(255, 0, 255))).render(state, tilted).astype(int)
+    pink = replace(CLEAR, horizon_rgb=(255, 0, 255), zenith_rgb=(255, 0, 255))
+    image = Renderer(straight_town(), cast, pink).render(state, tilted).astype(int)
     sky = image[..., 2] - image[..., 1] > 120
     first = np.array([np.flatnonzero(~sky[:, column]).min() for column in (30, 150)])
     assert abs((first[0] - first[1]) / 120) == pytest.approx(np.tan(roll), abs=0.08)

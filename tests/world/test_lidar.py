@@ -82,7 +82,7 @@ def test_a_beam_over_a_low_wall_meets_the_high_one_behind():
 
 
 def test_crowns_are_above_free_ground():
-    tree = Tree(position_m=ORIGIN_M + (12.0, 0.0), height_m=6.0, crown_radius_m=2.0)
+    tree = Tree(position_m=ORIGIN_M + np.array((12.0, 0.0)), height_m=6.0, crown_radius_m=2.0)
     points = to_car(scan(straight_town(trees=(tree,)), *put()))
     near = np.hypot(points[:, 0] - 12, points[:, 1]) < 2.1
     crown = points[near & (points[:, 2] > 2.0)]

@@ -79,11 +79,8 @@ def _report(anchors: "Anchors", path: Path) -> None:
 
 
 def _draw(anchors: "Anchors", path: Path) -> None:
-    import cv2
-
     from sparsedrive.viz.anchors import render_anchors
+    from sparsedrive.viz.files import write_picture
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(render_anchors(anchors), cv2.COLOR_RGB2BGR)):
-        raise ValueError(f"--picture: cannot write {path}; expected a name ending in .png or .jpg")
+    write_picture(path, render_anchors(anchors))
     out().print(f"picture   {path}", markup=False)

@@ -39,11 +39,10 @@ class Calibration(BaseVerb):
 
     def run(self) -> int:
         """Reads, draws, writes."""
-        import cv2
-
         from sparsedrive.data import read_pictures
         from sparsedrive.data.lidar import read_lidar
         from sparsedrive.viz.calibration import render_calibration
+        from sparsedrive.viz.files import write_picture
 
         record, lidar = self._record()
         pictures = read_pictures(record, [camera.name for camera in record.cameras], allow_missing=True)
@@ -67,9 +66,7 @@ class Calibration(BaseVerb):
             title=f"{record.scene}, frame {self.frame}",
             width_px=self.width,
         )
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        if self.out.suffix.lower() not in (".png", ".jpg") or not cv2.imwrite(str(self.out), cv2.cvtColor(check, cv2.COLOR_RGB2BGR)):
-            raise ValueError(f"--out: expected a name ending in .png or .jpg in a folder that can be written, got {self.out}")
+        write_picture(self.out, check)
         out().print(f"{sum(pictures.available)} cameras -> {self.out}", markup=False)
         return 0
 

@@ -17,7 +17,8 @@ MAX_REAL_FRAMES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(BaseVerb):
-    """Generate a short six-camera log, stream it through a small model, and draw every frame. Needs no download.
+    """Drive through a generated town for some seconds, stream its six cameras through a small model, and draw every
+    frame. Needs no download.
 
     With --real-data (or the environment variable SPARSEDRIVE_NUSCENES) the first frames of every scene there that has its pictures are
     streamed too. White wires are the annotated boxes: that they sit on the objects shows that the calibration is used rightly.
@@ -35,16 +36,19 @@ class Demo(BaseVerb):
     """Weights of the preset. Without them the weights are random, so that boxes, map and plan mean nothing."""
     preset: str = "tiny"
     """Model; `sparsedrive presets` lists them."""
+    seconds: float = 4.0
+    """Length of the drive."""
 
     def run(self) -> int:
         """Writes the log and streams it, then the real frames."""
         from sparsedrive.cli.stream_log import Outputs, load_model, report, stream_log
-        from sparsedrive.data import NuScenesLog, write_demo_log
+        from sparsedrive.data import NuScenesLog
+        from sparsedrive.world import WorldConfig, write_world
 
         model = load_model(self.preset, self.weights, "cpu")
         console = out()
-        log = NuScenesLog(write_demo_log(self.out / "log"))
-        console.print("[bold]generated log[/bold]")
+        console.print("[bold]generated drive[/bold]")
+        log = NuScenesLog(write_world(self.out / "world", 1, WorldConfig(seconds=self.seconds)))
         report(stream_log(log.scene(log.scenes[0]), model, self.weights, Outputs(folder=self.out / "generated")))
         real_data = self.real_data or (Path(os.environ[REAL_DATA_VARIABLE]) if os.environ.get(REAL_DATA_VARIABLE) else None)
         if real_data is None:

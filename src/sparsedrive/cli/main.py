@@ -31,6 +31,8 @@ First steps:
   sparsedrive doctor                 is this machine fit?
   sparsedrive demo --out demo        pictures and a video in a minute, without any download
   sparsedrive stream --help          run a model on a nuScenes-format folder
+  sparsedrive world --help           a driving world of one's own, in the same format
+  sparsedrive train --help           after `sparsedrive prepare`
 """
 
 VERBS: dict[str, type[BaseVerb]] = {
@@ -42,8 +44,9 @@ VERBS: dict[str, type[BaseVerb]] = {
     "convert": Convert,
     "prepare": Prepare,
     "world": World,
+    "anchors": FitAnchors,
+    "calibration": Calibration,
 }
-VERBS |= {"anchors": FitAnchors, "calibration": Calibration}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from rich.progress import track
 
 from sparsedrive.cli.console import err, print_warning
 from sparsedrive.viz import VideoWriter
+from sparsedrive.viz.files import write_picture
 from sparsedrive.world.recording import drive_scene
 from sparsedrive.world.show import contact_sheet, draw_bev
 from sparsedrive.world.tables import KEY_FRAME_US
@@ -25,7 +26,7 @@ BEV_HZ = 10
 def show(root: Path, scenes: int, config: WorldConfig) -> list[str]:
     """Writes the contact sheet and the video of the first scene from above; returns a line about each."""
     sheet = root / "contact_sheet.jpg"
-    _write_picture(sheet, _sheet(root, scenes, config))
+    write_picture(sheet, _sheet(root, scenes, config))
     return [f"look at   {sheet}", f"          {_video(root, config)}"]
 
 
@@ -98,8 +99,3 @@ def _read_picture(path: Path) -> np.ndarray:
     if picture is None:
         raise ValueError(f"{path}: not a picture; delete the folder `parts` beside `samples` and make the world again")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-def _write_picture(path: Path, rgb: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"could not write {path}; is the disk full or the folder read-only?")

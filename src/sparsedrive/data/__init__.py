@@ -1,19 +1,20 @@
-"""Where frames come from: nuScenes-format folders, the preprocessing of pictures, and a small generated log."""
+"""Where frames come from: nuScenes-format folders, own rigs, prepared data, and the loader of training."""
 
 from sparsedrive.data.augment import AugmentConfig
+from sparsedrive.data.calibration import CameraCalibration
 from sparsedrive.data.dataset import LoadConfig
-from sparsedrive.data.demo_log import write_demo_log
 from sparsedrive.data.loader import FrameLoader, make_loader
 from sparsedrive.data.nuscenes import (
     Annotations,
     CameraRecord,
     FrameRecord,
     NuScenesLog,
-    Pictures,
     make_frame,
     read_pictures,
     to_frame,
 )
+from sparsedrive.data.own_rig import OwnRig
+from sparsedrive.data.pictures import Pictures
 from sparsedrive.data.prepared import PreparedData, PreparedScene
 from sparsedrive.data.preprocess import ImagePreprocess
 from sparsedrive.data.records import to_record
@@ -22,12 +23,14 @@ from sparsedrive.data.targets import TargetConfig
 __all__ = [
     "Annotations",
     "AugmentConfig",
+    "CameraCalibration",
     "CameraRecord",
     "FrameLoader",
     "FrameRecord",
     "ImagePreprocess",
     "LoadConfig",
     "NuScenesLog",
+    "OwnRig",
     "Pictures",
     "PreparedData",
     "PreparedScene",
@@ -37,5 +40,4 @@ __all__ = [
     "read_pictures",
     "to_frame",
     "to_record",
-    "write_demo_log",
 ]

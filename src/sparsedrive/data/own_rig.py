@@ -10,10 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sparsedrive.data.calibration import CameraCalibration, check_rig
-from sparsedrive.data.nuscenes.frames import Pictures
+from sparsedrive.data.pictures import Pictures, assemble_frame, black_picture
 from sparsedrive.data.preprocess import ImagePreprocess
 from sparsedrive.geometry import se3
-from sparsedrive.structures import EGO_STATUS_DIM, CameraRig, Command, Frame
+from sparsedrive.structures import EGO_STATUS_DIM, Command, Frame
 
 Pose = Float[np.ndarray, "4 4"] | Tensor
 
@@ -119,29 +119,21 @@ class OwnRig:
         status = torch.zeros(EGO_STATUS_DIM) if ego_status is None else torch.tensor(ego_status, dtype=torch.float32)
         if status.shape != (EGO_STATUS_DIM,):
             raise ValueError(f"ego_status: expected {EGO_STATUS_DIM} numbers as Frame.ego_status, got {list(status.shape)}")
-        network_T_image = torch.stack([preprocess.network_T_image(camera.wh_px) for camera in self.cameras])
-        focal_px = torch.tensor([lens.intrinsic[0, 0] for lens in self.lenses])
-        rig = CameraRig(
-            image_T_ego=(network_T_image @ pictures.image_T_ego).float()[None],
-            image_wh_px=torch.tensor(preprocess.final_wh_px, dtype=torch.float32).repeat(1, len(self.cameras), 1),
-            focal_px=(network_T_image[:, 0, 0] * focal_px).float()[None],
-            available=torch.tensor(pictures.available)[None],
-            names=self.names,
-        )
-        return Frame(
-            images=torch.stack([preprocess(rgb) for rgb in pictures.rgb])[None],
-            rig=rig,
-            global_T_ego=_pose("global_T_ego", global_T_ego)[None],
-            time_s=torch.tensor([time_s], dtype=torch.float64),
-            sequence_id=torch.tensor([sequence_id]),
-            ego_status=status[None],
-            command=torch.tensor([int(command)]),
+        return assemble_frame(
+            pictures,
+            torch.tensor([lens.intrinsic[0, 0] for lens in self.lenses]),
+            preprocess,
+            global_T_ego=_pose("global_T_ego", global_T_ego),
+            time_s=time_s,
+            sequence_id=sequence_id,
+            ego_status=status,
+            command=command,
         )
 
 
 def _picture(camera: CameraCalibration, lens: Lens, rgb: np.ndarray | None) -> np.ndarray:
     if rgb is None:
-        return np.zeros((camera.wh_px[1], camera.wh_px[0], 3), np.uint8)
+        return black_picture(camera.wh_px)
     if rgb.dtype != np.uint8 or rgb.shape != (camera.wh_px[1], camera.wh_px[0], 3):
         raise ValueError(
             f"{camera.name}: expected an RGB picture uint8 of {camera.wh_px[0]} x {camera.wh_px[1]} as calibrated, got {rgb.dtype} "

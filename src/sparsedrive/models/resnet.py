@@ -13,15 +13,21 @@ _BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    """`checkpoint_activations` trades time for memory in training. `frozen_stages`: -1 none, 0 the stem, n the stem and n stages."""
+    """`checkpoint_activations` trades time for memory in training. `frozen_stages`: -1 none, 0 the stem, n the stem and n stages.
+
+    `width`: channels of the stem; the stages have 1, 2, 4 and 8 times as many. 64 is the published network.
+    """
 
     depth: int = 50
+    width: int = 64
     checkpoint_activations: bool = False
     frozen_stages: int = -1
 
     def __post_init__(self) -> None:
         if self.depth not in _BLOCKS_PER_STAGE:
             raise ValueError(f"ResNetConfig.depth: expected one of {sorted(_BLOCKS_PER_STAGE)}, got {self.depth}; choose one of these")
+        if self.width < 1:
+            raise ValueError(f"ResNetConfig.width: expected at least 1, got {self.width}; 64 is the published network")
         if not -1 <= self.frozen_stages <= 4:
             raise ValueError(f"ResNetConfig.frozen_stages: expected -1 (none) to 4 (all), got {self.frozen_stages}; -1 trains everything")
 
@@ -29,7 +35,7 @@ class ResNetConfig:
     def out_channels(self) -> tuple[int, ...]:
         """Channels of the four stages, strides 4, 8, 16, 32."""
         expansion = BasicBlock.expansion if self.depth < 50 else Bottleneck.expansion
-        return tuple(width * expansion for width in (64, 128, 256, 512))
+        return tuple(times * self.width * expansion for times in (1, 2, 4, 8))
 
     def build(self) -> "ResNet":
         """A network with fresh weights."""
@@ -45,16 +51,17 @@ class ResNet(nn.Module):
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        width = config.width
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         block = BasicBlock if config.depth < 50 else Bottleneck
-        inputs, counts = (64, *config.out_channels), _BLOCKS_PER_STAGE[config.depth]
-        self.layer1 = _stage(block, inputs[0], 64, counts[0], stride=1)
-        self.layer2 = _stage(block, inputs[1], 128, counts[1], stride=2)
-        self.layer3 = _stage(block, inputs[2], 256, counts[2], stride=2)
-        self.layer4 = _stage(block, inputs[3], 512, counts[3], stride=2)
+        inputs, counts = (width, *config.out_channels), _BLOCKS_PER_STAGE[config.depth]
+        self.layer1 = _stage(block, inputs[0], width, counts[0], stride=1)
+        self.layer2 = _stage(block, inputs[1], 2 * width, counts[1], stride=2)
+        self.layer3 = _stage(block, inputs[2], 4 * width, counts[2], stride=2)
+        self.layer4 = _stage(block, inputs[3], 8 * width, counts[3], stride=2)
         self._initialise()
         for module in self._frozen_modules():
             module.requires_grad_(False).eval()

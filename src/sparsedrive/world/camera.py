@@ -92,7 +92,7 @@ class Renderer:
             if crown is not None:
                 centre_px, radius_px, _ = self._crown_px(view, picture, thing, crown)
                 if radius_px > 0:
-                    fill(ids, [fixed_point(circle(*centre_px, 0.9 * radius_px))], [-1], smooth=False)
+                    fill(ids, [fixed_point(circle(centre_px[0], centre_px[1], 0.9 * radius_px))], [-1], smooth=False)
             elif number >= 0 and part.stop > part.start:
                 corners = np.concatenate(polygons[part]) >> SHIFT
                 low, high = np.maximum(corners.min(0) - 1, 0), np.maximum(corners.max(0) + 2, 0)
@@ -111,13 +111,15 @@ class Renderer:
         around = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) / 2
         base = (around * (size_m[:, None, :2] * 0.92)) @ np.swapaxes(turn, 1, 2) + pose[:, None, :2]
         contact = (around * (size_m[:, None, :2] + CONTACT_M)) @ np.swapaxes(turn, 1, 2) + pose[:, None, :2]
-        cast_m = [hull(np.concatenate([corners, corners + 0.95 * height * shift])) for corners, height in zip(base, size_m[:, 2], strict=True)]
-        for outlines, value in ((cast_m, 255 * (1 - self.look.shadow)), (contact, 255 * (0.86 - 0.55 * self.look.shadow))):
-            points = np.array([np.concatenate([o, np.repeat(o[-1:], 8 - len(o), axis=0)]) for o in outlines])
-            points = points @ picture.camera_T_global[:3, :2].T + picture.camera_T_global[:3, 3]
-            _, pixels, count = view.projection.project(points, np.full(len(points), points.shape[1]))
-            polygons = [fixed_point(polygon[:n] - (0, view.first_ground)) for polygon, n in zip(pixels, count, strict=True)]
-            fill(light, polygons, [value] * len(polygons), smooth=False)
+        above = base + 0.95 * size_m[:, 2, None, None] * shift
+        outlines = [*(hull(np.concatenate(both)) for both in zip(base, above, strict=True)), *contact]
+        dark = np.repeat([1 - self.look.shadow, 0.86 - 0.55 * self.look.shadow], len(actors)) * 255
+        points = np.array([np.concatenate([o, np.repeat(o[-1:], 8 - len(o), axis=0)]) for o in outlines])
+        points = points @ picture.camera_T_global[:3, :2].T + picture.camera_T_global[:3, 3]
+        seen, pixels, count = view.projection.project(points, np.full(len(points), points.shape[1]))
+        corners = fixed_point(pixels - (0, view.first_ground))
+        polygons = [polygon[:n] for polygon, n in zip(corners, count.tolist(), strict=True)]
+        fill(light, polygons, dark[seen].tolist(), smooth=False)
         return cv2.blur(light, (5, 5))
 
     def _crown_px(self, view: View, picture: Picture, thing: int, crown: Crown) -> tuple[np.ndarray, float, float]:

@@ -26,7 +26,9 @@ PAINTS = ((235, 235, 232), (30, 32, 36), (128, 132, 138), (176, 180, 184), (140,
 CLOTHES = ((40, 44, 60), (120, 40, 44), (64, 92, 124), (186, 178, 160), (60, 60, 60), (90, 110, 70), (200, 150, 60))
 CAR = Kind(category="vehicle.car", mean_lwh_m=(4.62, 1.95, 1.73), spread=0.05, colours_rgb=PAINTS)
 TRUCK = Kind(category="vehicle.truck", mean_lwh_m=(6.93, 2.51, 2.84), spread=0.05, colours_rgb=PAINTS[:4])
-BUS = Kind(category="vehicle.bus.rigid", mean_lwh_m=(11.1, 2.94, 3.47), spread=0.02, colours_rgb=((214, 176, 44), (60, 110, 168), (190, 50, 46)))
+BUS = Kind(
+    category="vehicle.bus.rigid", mean_lwh_m=(11.1, 2.94, 3.47), spread=0.02, colours_rgb=((214, 176, 44), (60, 110, 168), (190, 50, 46))
+)
 TRAILER = Kind(category="vehicle.trailer", mean_lwh_m=(12.29, 2.90, 3.87), spread=0.02, colours_rgb=((220, 220, 216), (96, 104, 120)))
 DIGGER = Kind(category="vehicle.construction", mean_lwh_m=(6.37, 2.85, 3.19), spread=0.03, colours_rgb=((222, 164, 36), (228, 128, 32)))
 MOTORCYCLE = Kind(category="vehicle.motorcycle", mean_lwh_m=(2.11, 0.77, 1.47), spread=0.05, colours_rgb=PAINTS[1:6])
@@ -153,7 +155,7 @@ def add_sites(network: Network, cast: CastList, near: cKDTree, sites: int) -> No
     """Work sites at the right edge of the road: a row of cones or barriers, now and then a digger behind it."""
     lanes = cKDTree(network.points_m)
     road = np.flatnonzero((network.junction < 0) & (network.right < 0) & (network.length_m > 45))
-    close = np.array([near.query(network.points_m[network.of_lane(lane)])[0].min() < 8.0 for lane in road], bool)
+    close = np.array([near.query(network.points_m[network.of_lane(lane)])[0].min() < 8.0 for lane in road.tolist()])
     road = road[close] if close.any() else road
     for site in range(sites if len(road) else 0):
         lane = int(road[cast.rng.integers(len(road))])

@@ -179,7 +179,7 @@ def look_ahead(
 def _neighbours(
     drivers: Drivers, boxes: np.ndarray, sight_m: np.ndarray, narrow: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs (driver, actor) that may meet, whether the actor's middle is in front, and which drivers see something narrow at the right edge."""
+    """Pairs (driver, actor) that may meet, whether the actor's middle is in front; which drivers see something narrow at the edge."""
     own = boxes[drivers.actor]
     x, y = boxes[:, 0] - own[:, :1], boxes[:, 1] - own[:, 1:2]
     cos, sin = np.cos(own[:, 2:3]), np.sin(own[:, 2:3])

@@ -15,6 +15,8 @@ STEERING_LIMIT_RAD, STEERING_RATE_RADPS = 0.62, 1.0
 ACCELERATION_LIMIT_MPS2, BRAKE_LIMIT_MPS2 = 4.0, 8.0
 PLAN_STEP_S = 0.5
 PREVIEW_S = 0.2
+SPEED_GAIN_1PS, PLACE_GAIN_1PS2 = 4.0, 4.0
+"""Critically damped: errors along a plan are gone after a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +90,15 @@ def steer(ego: EgoState, position_m: Float[np.ndarray, "2"], yaw_rad: float, cur
 
 
 def follow(ego: EgoState, reference: Reference, tick: int, dt_s: float) -> EgoControl:
-    """Control towards row `tick + 1` of a reference."""
-    row = min(tick + 1, len(reference.speed_mps) - 1)
-    yaw_rad = float(reference.yaw_rad[row])
-    behind_m = (reference.position_m[row] - ego.position_m) @ (np.cos(yaw_rad), np.sin(yaw_rad)) - ego.speed_mps * dt_s
-    wanted_mps = float(reference.speed_mps[row]) + 1.0 * behind_m
-    steered = steer(ego, reference.position_m[row], yaw_rad, float(reference.curvature_1pm[row]))
-    return EgoControl(acceleration_mps2=(wanted_mps - ego.speed_mps) / (4 * dt_s), steering_rad=steered)
+    """Control that takes an ego at the time of row `tick` of a reference to row `tick + 1`: its acceleration, and feedback of the rest."""
+    later = min(tick + 1, len(reference.speed_mps) - 1)
+    now = later - 1
+    direction = np.array([np.cos(reference.yaw_rad[now]), np.sin(reference.yaw_rad[now])])
+    behind_m = float((reference.position_m[now] - ego.position_m) @ direction)
+    pull_mps2 = (reference.speed_mps[later] - reference.speed_mps[now]) / dt_s
+    pull_mps2 += SPEED_GAIN_1PS * (reference.speed_mps[now] - ego.speed_mps) + PLACE_GAIN_1PS2 * behind_m
+    steered_rad = steer(ego, reference.position_m[now], float(reference.yaw_rad[now]), float(reference.curvature_1pm[later]))
+    return EgoControl(acceleration_mps2=float(pull_mps2), steering_rad=steered_rad)
 
 
 def reference_of(plan: EgoPlan, ego: EgoState, dt_s: float) -> Reference:
@@ -106,19 +110,22 @@ def reference_of(plan: EgoPlan, ego: EgoState, dt_s: float) -> Reference:
     steps = len(plan.position_m)
     times_s = PLAN_STEP_S * np.arange(steps + 1)
     velocity_mps = np.array([-ego.yaw_rate_radps * LIDAR_AHEAD_M, ego.speed_mps])
-    spline = CubicSpline(times_s, np.concatenate([np.zeros((1, 2)), plan.position_m]), bc_type=((1, velocity_mps), (2, np.zeros(2))))
+    spline = CubicSpline(times_s, np.concatenate([np.zeros((1, 2)), plan.position_m]), bc_type=((1, velocity_mps), "not-a-knot"))
     ticks = round(PLAN_STEP_S * steps / dt_s)
     at_lidar_m = spline(dt_s * np.arange(ticks + 1))
     forward = np.array([np.cos(ego.yaw_rad), np.sin(ego.yaw_rad)])
     right = np.array([forward[1], -forward[0]])
     lidar_m = ego.position_m + LIDAR_AHEAD_M * forward + at_lidar_m[:, :1] * right + at_lidar_m[:, 1:] * forward
-    position_m, yaw_rad = np.empty((ticks + 1, 2)), np.empty(ticks + 1)
-    position_m[0], yaw_rad[0] = ego.position_m, ego.yaw_rad
-    for tick in range(1, ticks + 1):
-        rope = lidar_m[tick] - position_m[tick - 1]
-        yaw_rad[tick] = np.arctan2(rope[1], rope[0])
-        position_m[tick] = lidar_m[tick] - LIDAR_AHEAD_M * np.array([np.cos(yaw_rad[tick]), np.sin(yaw_rad[tick])])
+    yaw_rad = np.empty(ticks + 1)
+    yaw_rad[0] = ego.yaw_rad
+    pull = np.diff(lidar_m, axis=0)
+    for tick, (x, y) in enumerate(pull):
+        direction_rad = np.arctan2(y, x)
+        # Pulled straight, the rope turns into the direction of the pull as tan(angle / 2) falls exponentially with the way.
+        tangent = np.tan((yaw_rad[tick] - direction_rad) / 2) * np.exp(-np.hypot(x, y) / LIDAR_AHEAD_M)
+        yaw_rad[tick + 1] = direction_rad + 2 * np.arctan(tangent)
     yaw_rad = np.unwrap(yaw_rad)
+    position_m = lidar_m - LIDAR_AHEAD_M * np.stack([np.cos(yaw_rad), np.sin(yaw_rad)], 1)
     way_m = (np.diff(position_m, axis=0) * np.stack([np.cos(yaw_rad[1:]), np.sin(yaw_rad[1:])], 1)).sum(1)
     speed_mps = np.maximum(np.gradient(np.concatenate([[0.0], np.cumsum(way_m)]), dt_s), 0.0)
     curvature_1pm = np.gradient(yaw_rad, dt_s) / np.maximum(speed_mps, 0.5)

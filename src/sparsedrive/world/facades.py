@@ -11,14 +11,17 @@ SIGN_RGB = np.array([(170, 44, 40), (38, 92, 150), (44, 120, 76), (206, 160, 50)
 
 
 def building_mesh(building: Building, rng: np.random.Generator, bay_m: float) -> Mesh:
-    """A building in the global frame. Walls are cut into bays of about `bay_m`, so that haze can grow along them."""
-    b, outline = Builder(), np.asarray(building.outline_m, dtype=np.float64)
+    """A building around the mean of its corners, axes as in the global frame.
+
+    Walls are cut into bays of about `bay_m`, so that haze can grow along them.
+    """
+    b, outline = Builder(), np.asarray(building.outline_m - building.outline_m.mean(0), dtype=np.float64)
     rgb, height = np.asarray(building.colour_rgb, dtype=np.float64), building.height_m
     corner = np.column_stack([outline, np.zeros(len(outline))])
     shop = height > 7 and rng.random() < 0.6
     style = rng.random(), PANE_RGB[rng.integers(len(PANE_RGB))], SIGN_RGB[rng.integers(len(SIGN_RGB))]
     walls = list(zip(corner, np.roll(corner, -1, axis=0), strict=True))
-    b.part(corner.mean(0) + (0, 0, height / 2))
+    b.part(np.array((0.0, 0.0, height / 2)))
     for start, end in walls:
         length = float(np.linalg.norm(end - start))
         bays = max(1, round(length / bay_m))

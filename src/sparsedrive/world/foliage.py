@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from sparsedrive.world.mesh import Builder, Mesh, circle
 from sparsedrive.world.town import Tree
@@ -71,7 +71,8 @@ def _halved(picture: np.ndarray) -> list[np.ndarray]:
 
 
 def paint_crown(
-    image: np.ndarray, sprites: list[np.ndarray], centre_px: tuple[float, float], radius_px: float, light: np.ndarray, haze: np.ndarray, mist: float
+    image: UInt8[np.ndarray, "H W 3"], sprites: list[np.ndarray], centre_px: tuple[float, float], radius_px: float,
+    light: np.ndarray, haze: np.ndarray, mist: float,
 ) -> None:  # fmt: skip
     """Blend a crown into a uint8 RGB picture, under light [3] and with a part `mist` of haze colour [3] over it."""
     height, width = image.shape[:2]

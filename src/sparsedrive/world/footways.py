@@ -20,7 +20,7 @@ def footways(town: Town, network: Network, near: cKDTree) -> list[Float[np.ndarr
     ground = shapely.union_all([shapely.Polygon(ring) for ring in town.pavements])
     shapely.prepare(ground)
     lines = []
-    for lane in np.flatnonzero((network.junction < 0) & (network.right < 0)):
+    for lane in np.flatnonzero((network.junction < 0) & (network.right < 0)).tolist():
         rows = network.of_lane(lane)
         points_m, yaw_rad = network.points_m[rows][::2], network.yaw_rad[rows][::2]
         if near.query(points_m)[0].min() > 40.0:

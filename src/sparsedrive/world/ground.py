@@ -154,8 +154,8 @@ class _Window:
         """Points as OpenCV takes them with shift 4; (0, 0) is the middle of the first texel. `finer`: in parts of a texel."""
         return np.round(((points_m / self.texel_m - self.first) * finer - 0.5) * 16).astype(np.int32)
 
-    def window_T_global(self) -> Float[np.ndarray, "3 3"]:
-        """From metres on the ground (x, y, 1) to texels."""
+    def matrix(self) -> Float[np.ndarray, "3 3"]:
+        """`window_T_global`: from metres on the ground (x, y, 1) to texels."""
         scale = 1 / self.texel_m
         return np.array([[scale, 0, -self.first[0] - 0.5], [0, scale, -self.first[1] - 0.5], [0, 0, 1]])
 
@@ -172,8 +172,9 @@ class Ground:
         self._shadows = static_shadows(town, look) if look.shadow > 0.3 else []
         self._shade = 1 - look.shadow
         self._light = look.ground_light() * (1 - 0.45 * look.wet)
+        colours = [np.array(rgb) * self._light for rgb, _ in MATERIALS]
         self._tiles = [
-            [np.clip(noise[..., None] * rgb * self._light, 0, 255).astype(np.uint8) for noise, (rgb, _) in zip(level, MATERIALS, strict=True)]
+            [np.clip(noise[..., None] * rgb, 0, 255).astype(np.uint8) for noise, rgb in zip(level, colours, strict=True)]
             for level in _textures(seed)
         ]
         self._boxes = _boxes([paint.outline_m for paint in self._paint])
@@ -199,18 +200,18 @@ class Ground:
             cv2.copyTo(material, mask, image)
         self._draw_paint(image, window)
         self._draw_shadows(image, window)
-        return image, window.window_T_global()
+        return image, window.matrix()
 
     def _draw_paint(self, image: np.ndarray, window: "_Window") -> None:
         """Lines thinner than a texel are fainter instead. Paint is worn where the asphalt is rough."""
-        cover, colour = np.zeros((2 * LEVEL_SIZE, 2 * LEVEL_SIZE), np.uint8), np.zeros_like(image)
+        fine, colour = np.zeros((2 * LEVEL_SIZE, 2 * LEVEL_SIZE), np.uint8), np.zeros_like(image)
         for number in window.touched(self._boxes):
             paint = self._paint[number]
-            cv2.fillConvexPoly(cover, window.texels(paint.outline_m, finer=2), 235, cv2.LINE_8, 4)
+            cv2.fillConvexPoly(fine, window.texels(paint.outline_m, finer=2), 235, cv2.LINE_8, 4)
             polygon, rgb = window.texels(paint.outline_m), (paint.rgb * self._light).tolist()
             cv2.polylines(colour, [polygon], True, rgb, 3, cv2.LINE_8, 4)
             cv2.fillConvexPoly(colour, polygon, rgb, cv2.LINE_8, 4)
-        cover = cv2.resize(cover, (LEVEL_SIZE, LEVEL_SIZE), interpolation=cv2.INTER_AREA)
+        cover = cv2.resize(fine, (LEVEL_SIZE, LEVEL_SIZE), interpolation=cv2.INTER_AREA)
         rows, columns = np.nonzero(cover)
         if len(rows):
             part = cover[rows, columns, None].astype(np.float32) / 255

@@ -73,10 +73,10 @@ def grant(
     waited_s = np.where(minds.waited_s > IMPATIENT_S, minds.waited_s, 0.0)
     order = np.lexsort((asking, approach.line_m[asking], gives_way[asking], -waited_s[asking], ~forced[asking]))
     holders = [
-        Holder(int(driver), int(granted[driver]), _passed_m(network, path, drivers, minds, driver, granted), float(speed_mps[driver]))
-        for driver in np.flatnonzero(granted >= 0)
+        Holder(driver, int(granted[driver]), _passed_m(network, path, drivers, minds, driver, granted), float(speed_mps[driver]))
+        for driver in np.flatnonzero(granted >= 0).tolist()
     ]
-    for driver in asking[order]:
+    for driver in asking[order].tolist():
         lane = int(approach.lane[driver])
         taken = any(_excludes(network, drivers, approach, holder, driver, speed_mps) for holder in holders)
         free = not taken and _has_room(drivers, approach, sight, driver)
@@ -85,7 +85,7 @@ def grant(
         if free or forced[driver]:
             granted[driver] = lane
         if free or forced[driver] or (taken and waited_s[driver] > STARVING_S):  # nobody else gets in before one that starves
-            holders.append(Holder(int(driver), lane, -np.inf, 0.0))
+            holders.append(Holder(driver, lane, -np.inf, 0.0))
     return granted
 
 

@@ -3,16 +3,17 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sparsedrive.world.drivers import HARDEST_BRAKE_MPS2, DriverMinds, Drivers, Sight, acceleration, wanted_gap
+from sparsedrive.world.drivers import HARDEST_BRAKE_MPS2, SHIFT_S, DriverMinds, Drivers, Sight, acceleration, wanted_gap
 from sparsedrive.world.network import Network
 
 CONSIDERS_EVERY_S = 1.0
 GAIN_MPS2, POLITENESS = 0.25, 0.3
 SAFE_BRAKE_MPS2, CUT_IN_BRAKE_MPS2 = 2.0, 3.0
 SLOWEST_MPS = 3.0
-ROOM_TO_LANE_END_M = 15.0
-CUT_IN_GAP_M = (4.0, 14.0)
-BESIDE_M, LENGTHWISE_MARGIN_M = 2.4, 3.0
+ROOM_TO_LANE_END_M = 8.0
+CUT_IN_GAP_M, CUT_INS_EVERY = (4.0, 20.0), 2
+STRAIGHT_1PM = 0.01
+BESIDE_M, LENGTHWISE_MARGIN_M = 2.4, 2.0
 
 
 def change_lanes(
@@ -28,11 +29,14 @@ def change_lanes(
     everyone = np.arange(len(minds.lane))
     room_m = network.length_m[minds.lane] - minds.s_m
     able = drivers.changes_lanes & (everyone * 7 % period == tick % period) & (network.junction[minds.lane] < 0) & (minds.grant < 0)
-    able &= (speed_mps > SLOWEST_MPS) & (minds.shift_part >= 1.0) & (room_m > ROOM_TO_LANE_END_M + 3.0 * speed_mps) & (minds.s_m > 6.0)
+    able &= (speed_mps > SLOWEST_MPS) & (minds.shift_part >= 1.0) & (room_m > ROOM_TO_LANE_END_M + SHIFT_S * speed_mps) & (minds.s_m > 6.0)
+    row = network.first[minds.lane] + np.clip(minds.s_m / network.step_m[minds.lane], 0, network.count[minds.lane] - 1).astype(int)
+    able &= np.abs(network.curvature_1pm[row]) < STRAIGHT_1PM
+    bold = drivers.cuts_in & ((tick // period + everyone) % CUT_INS_EVERY == 0) & (tick > 0)  # not while traffic settles
     changed = np.zeros(len(minds.lane), bool)
-    for driver in np.flatnonzero(able):
+    for driver in np.flatnonzero(able).tolist():
         for target in (int(network.left[minds.lane[driver]]), int(network.right[minds.lane[driver]])):
-            if target >= 0 and _worth_it(network, drivers, minds, sight, speed_mps, boxes, driver, target):
+            if target >= 0 and _worth_it(network, drivers, minds, sight, speed_mps, boxes, driver, target, bold[driver]):
                 _begin(network, drivers, minds, boxes, driver, target)
                 changed[driver] = True
                 break
@@ -40,7 +44,15 @@ def change_lanes(
 
 
 def _worth_it(
-    network: Network, drivers: Drivers, minds: DriverMinds, sight: Sight, speed_mps: np.ndarray, boxes: np.ndarray, driver: int, target: int
+    network: Network,
+    drivers: Drivers,
+    minds: DriverMinds,
+    sight: Sight,
+    speed_mps: np.ndarray,
+    boxes: np.ndarray,
+    driver: int,
+    target: int,
+    bold: bool,
 ) -> bool:
     """The incentive outweighs what the new follower loses, and that one need not brake hard."""
     own = boxes[drivers.actor[driver]]
@@ -52,15 +64,17 @@ def _worth_it(
     leader = _nearest(in_lane & (ahead_m > 0), ahead_m)
     follower = _nearest(in_lane & (ahead_m <= 0), -ahead_m)
     after = _pressure(drivers, speed_mps, driver, leader, ahead_m)
-    gain = _acceleration(drivers, sight, speed_mps, driver, after) - _acceleration(drivers, sight, speed_mps, driver, sight.pressure[driver])
+    gain = _acceleration(drivers, sight, speed_mps, driver, after) - _acceleration(
+        drivers, sight, speed_mps, driver, sight.pressure[driver]
+    )
     if follower < 0:
         return gain > GAIN_MPS2
     pressed = _pressure(drivers, speed_mps, follower, driver, -ahead_m[follower] + np.zeros_like(ahead_m))
     follows = _acceleration(drivers, sight, speed_mps, follower, pressed)
     is_ego = follower == len(minds.lane) - 1
     gap_m = -ahead_m[follower] - (drivers.length_m[follower] / 2 + drivers.tail_m[driver])
-    if is_ego and drivers.cuts_in[driver] and CUT_IN_GAP_M[0] < gap_m < CUT_IN_GAP_M[1]:
-        return follows > -CUT_IN_BRAKE_MPS2 and speed_mps[driver] > speed_mps[follower] - 1.0
+    if is_ego and bold and CUT_IN_GAP_M[0] < gap_m < CUT_IN_GAP_M[1]:
+        return follows > -CUT_IN_BRAKE_MPS2 and speed_mps[driver] > speed_mps[follower] - 1.5
     loses = _acceleration(drivers, sight, speed_mps, follower, sight.pressure[follower]) - follows
     return follows > -SAFE_BRAKE_MPS2 and gain - POLITENESS * max(loses, 0.0) > GAIN_MPS2
 

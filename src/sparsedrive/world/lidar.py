@@ -89,7 +89,8 @@ _RISE = np.tan(ELEVATION_RAD)[:, None]
 
 
 def cast_prism(
-    reach_m: Float[np.ndarray, "B A"], echo: Float[np.ndarray, "B A"], outline_m: Float[np.ndarray, "K 2"], low_m: float, high_m: float, shine: float
+    reach_m: Float[np.ndarray, "B A"], echo: Float[np.ndarray, "B A"], outline_m: Float[np.ndarray, "K 2"],
+    low_m: float, high_m: float, shine: float,
 ) -> None:  # fmt: skip
     """Shorten the rays that meet a prism. Outline and heights are seen from the lidar; `reach_m` is distance along the ground."""
     columns = _columns(outline_m)
@@ -181,8 +182,8 @@ def _prisms(rows: list[tuple[np.ndarray, float, float, float]]) -> Prisms:
 
 
 def count_points_in_boxes(
-    points_m: Float[np.ndarray, "N 3+"], centre_m: Float[np.ndarray, "M 3"], size_lwh_m: Float[np.ndarray, "M 3"], yaw_rad: Float[np.ndarray, "M"],
-    margin_m: float = 0.05,
+    points_m: Float[np.ndarray, "N C"], centre_m: Float[np.ndarray, "M 3"], size_lwh_m: Float[np.ndarray, "M 3"],
+    yaw_rad: Float[np.ndarray, "M"], margin_m: float = 0.05,
 ) -> Int[np.ndarray, "M"]:  # fmt: skip
     """How many points lie in each box (middle, size, yaw; all in the frame of the points). `margin_m` makes up for range noise."""
     counts = np.zeros(len(centre_m), np.int64)

@@ -81,7 +81,7 @@ def dusk() -> Look:
         name="dusk",
         sun_direction=(0.8, 0.35, 0.18),
         sun_rgb=(0.26, 0.15, 0.08),
-        ambient_rgb=(0.31, 0.31, 0.38),
+        ambient_rgb=(0.36, 0.35, 0.42),
         zenith_rgb=(38, 50, 92),
         horizon_rgb=(204, 138, 104),
         clouds=0.5,

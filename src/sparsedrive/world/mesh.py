@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 MOST_CORNERS = 12
 
@@ -46,7 +46,7 @@ class Mesh:
 
     def facing(self, eye_m: Float[np.ndarray, "3"]) -> Int[np.ndarray, "V"]:
         """Numbers of the faces turned towards an eye in the frame of the mesh, in the order of painting."""
-        seen = np.flatnonzero(((eye_m - self.points_m[:, 0]) * self.normals).sum(1) > 0)
+        seen = np.flatnonzero(((eye_m.astype(np.float32) - self.points_m[:, 0]) * self.normals).sum(1) > 0)
         if self.side_by_side and len(seen):
             distance_m = np.linalg.norm(self.part_centre_m - eye_m, axis=1)
             seen = seen[np.lexsort((-distance_m[self.part[seen]], self.layer[seen]))]
@@ -85,12 +85,21 @@ class Builder:
         return points
 
     def solid(self, bottom_m: np.ndarray, top_m: np.ndarray, rgb: Rgb, top_rgb: Rgb | None = None) -> list[np.ndarray]:
-        """A convex part between two polygons [n, 3] (below and above, or left and right). Returns its sides, then bottom and top."""
+        """A convex part between two polygons [n, 3], below and above. Returns its sides, then its top.
+
+        Above the first layer it has no underside: that rests on the layer before, which would be painted over.
+        """
+        sides = self._between(bottom_m, top_m, rgb)
+        if self.layer == 0:
+            self.face(bottom_m, rgb)
+        return [*sides, self.face(top_m, rgb if top_rgb is None else top_rgb)]
+
+    def _between(self, bottom_m: np.ndarray, top_m: np.ndarray, rgb: Rgb) -> list[np.ndarray]:
+        """A part without ends."""
         count = len(bottom_m)
         self.part(np.concatenate([bottom_m, top_m]).mean(0))
         after = np.roll(np.arange(count), -1)
-        sides = [self.face([bottom_m[i], bottom_m[j], top_m[j], top_m[i]], rgb) for i, j in enumerate(after)]
-        return [*sides, self.face(bottom_m, rgb), self.face(top_m, rgb if top_rgb is None else top_rgb)]
+        return [self.face([bottom_m[i], bottom_m[j], top_m[j], top_m[i]], rgb) for i, j in enumerate(after)]
 
     def box(self, x: Sequence[float], y: Sequence[float], z: Sequence[float], rgb: Rgb, top_rgb: Rgb | None = None) -> "Sides":
         """A box between two numbers in each direction."""
@@ -105,14 +114,14 @@ class Builder:
         def ring(x, y, z):
             return np.array([(x[1], y[1], z), (x[0], y[1], z), (x[0], y[0], z), (x[1], y[0], z)], dtype=np.float64)
 
-        left, back, right, front, _, top = self.solid(ring(x, y, z[0]), ring(top_x, top_y, z[1]), rgb, top_rgb)
+        left, back, right, front, top = self.solid(ring(x, y, z[0]), ring(top_x, top_y, z[1]), rgb, top_rgb)
         return Sides(front=front, left=left, back=back, right=right, top=top)
 
     def sideways(self, profile_xz: Sequence[Sequence[float]] | np.ndarray, y: Sequence[float], rgb: Rgb) -> list[np.ndarray]:
         """A convex outline [n, 2] of x, z drawn out from one y to another. Returns its n long sides, then right and left end."""
         profile = np.asarray(profile_xz, dtype=np.float64)
         right, left = (np.insert(profile, 1, value, axis=1) for value in y)
-        return self.solid(right, left, rgb)
+        return [*self._between(right, left, rgb), self.face(right, rgb), self.face(left, rgb)]
 
     def wheel(self, x_m: float, y: Sequence[float], radius_m: float, rgb: Rgb = (26, 26, 28)) -> None:
         """A wheel that stands on the ground, with its axle along y."""
@@ -133,15 +142,15 @@ class Builder:
         normals = _normals(points, count, centre[part])
         order = np.argsort(layer[part], kind="stable")
         return Mesh(
-            points_m=points[order],
+            points_m=points[order].astype(np.float32),
             count=count[order],
-            normals=normals[order],
+            normals=normals[order].astype(np.float32),
             rgb=np.array([rgb for _, rgb, _, _ in self._faces], dtype=np.float64)[order],
             lamp=np.array([lamp for *_, lamp, _ in self._faces])[order],
             layer=layer[part][order],
             part=part[order],
             part_centre_m=centre,
-            swing=swing[order],
+            swing=swing[order].astype(np.float32),
             side_by_side=len(np.unique(layer)) < len(layer),
             walks=bool(swing.any()),
         )
@@ -176,7 +185,7 @@ def _normals(points_m: np.ndarray, count: np.ndarray, centre_m: np.ndarray) -> n
     normals = np.cross(points_m, np.roll(points_m, -1, axis=1)).sum(1)
     used = np.arange(MOST_CORNERS) < count[:, None]
     middle_m = (points_m * used[..., None]).sum(1) / count[:, None]
-    outwards: Bool[np.ndarray, "F"] = ((middle_m - centre_m) * normals).sum(1) >= 0
+    outwards = ((middle_m - centre_m) * normals).sum(1) >= 0
     normals *= np.where(outwards, 1.0, -1.0)[:, None]
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     assert (length > 0).all(), "a face without area"

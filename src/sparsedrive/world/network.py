@@ -211,9 +211,7 @@ def _conflicts(town: Town, lane_points_m: list[np.ndarray], step_m: np.ndarray, 
     return conflicts
 
 
-def paths(
-    network: Network, lane: Int[np.ndarray, "D"], past: Int[np.ndarray, "D B"], choice: Int[np.ndarray, "D L"]
-) -> Path:
+def paths(network: Network, lane: Int[np.ndarray, "D"], past: Int[np.ndarray, "D B"], choice: Int[np.ndarray, "D L"]) -> Path:
     """Where D drivers come from and go to. `past` are the lanes before, nearest first; `choice` the successor each takes after a lane."""
     drivers = np.arange(len(lane))
     lanes = np.full((len(lane), BEHIND + 1 + AHEAD), -1)

@@ -1,4 +1,4 @@
-"""Rectangles and polygons on the ground: corners, exact overlap, points inside. Rectangles are rows x_m, y_m, yaw_rad, length_m, width_m."""
+"""Rectangles and polygons on the ground: corners, exact overlap, points inside. A rectangle is x_m, y_m, yaw_rad, length_m, width_m."""
 
 import numpy as np
 from jaxtyping import Bool, Float

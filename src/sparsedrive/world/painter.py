@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 
 NEAR_M = 0.25
 GUARD_PX = 400.0
-COVER_COLUMNS = 256
 SHIFT = 4
 """Pixels are given to OpenCV in fixed point with this many binary digits after the point."""
 
@@ -43,35 +42,24 @@ def far_to_near(footprints_m: Float[np.ndarray, "O K 2"], half_view: float) -> l
     return order
 
 
-def not_hidden(
-    order: list[int], footprints_m: Float[np.ndarray, "O K 2"], reach_m: Float[np.ndarray, "O"], top_m: Float[np.ndarray, "O"],
+def hidden(
+    footprints_m: Float[np.ndarray, "O K 2"], reach_m: Float[np.ndarray, "O"], top_m: Float[np.ndarray, "O"],
     walls: Bool[np.ndarray, "O"], half_view: float,
-) -> list[int]:  # fmt: skip
-    """`order` without things that are certainly behind `walls` (upright prisms on the ground); far to near as in `far_to_near`.
+) -> Bool[np.ndarray, "O"]:  # fmt: skip
+    """Which things are certainly behind one of the `walls` (upright prisms on the ground); footprints as for `far_to_near`.
 
-    `top_m`: height over the camera; `reach_m`: how far a thing may stand out beside its footprint.
+    `top_m`: height over the camera; `reach_m`: how far a thing stands out beside its footprint.
     """
     low, high = _spans(footprints_m, half_view)
     z = np.maximum(footprints_m[..., 1], NEAR_M)
-    nearest_m, farthest_m = z.min(1), z.max(1)
+    farthest_m, nearest_m = z.max(1), np.maximum(z.min(1) - reach_m, NEAR_M)
+    wide = reach_m / nearest_m
     rise = np.maximum(top_m / nearest_m, top_m / farthest_m)
-    wall_rise = np.minimum(top_m / nearest_m, top_m / farthest_m)
-    wide = reach_m / np.maximum(nearest_m - reach_m, NEAR_M)
-    scale = COVER_COLUMNS / (2 * half_view)
-    outer = np.stack([np.floor((low - wide + half_view) * scale), np.ceil((high + wide + half_view) * scale)], axis=1)
-    outer = np.clip(np.nan_to_num(outer), 0, COVER_COLUMNS).astype(int).tolist()
-    inner = np.nan_to_num(np.stack([np.ceil((low + half_view) * scale), np.floor((high + half_view) * scale)], axis=1))
-    inner = np.clip(inner, 0, COVER_COLUMNS).astype(int).tolist()
-    covered = np.full(COVER_COLUMNS, -np.inf)
-    kept = []
-    for item in reversed(order):
-        first, end = outer[item]
-        if first >= end or covered[first:end].min() < rise[item]:
-            kept.append(item)
-            first, end = inner[item]
-            if walls[item] and first < end:
-                np.maximum(covered[first:end], wall_rise[item], out=covered[first:end])
-    return kept[::-1]
+    low_wall, high_wall, far_wall_m = low[walls], high[walls], farthest_m[walls]
+    wall_rise = np.minimum(top_m / nearest_m, top_m / farthest_m)[walls]
+    behind = (nearest_m[:, None] > far_wall_m) & (rise[:, None] < wall_rise)
+    low, high = np.maximum(low - wide, -half_view), np.minimum(high + wide, half_view)
+    return (behind & (low[:, None] >= low_wall) & (high[:, None] <= high_wall)).any(1)
 
 
 def _spans(footprints_m: np.ndarray, half_view: float) -> tuple[np.ndarray, np.ndarray]:
@@ -118,19 +106,30 @@ class Projection:
         self, points_m: Float[np.ndarray, "F K 3"], count: Int[np.ndarray, "F"]
     ) -> tuple[Int[np.ndarray, "V"], Float[np.ndarray, "V L 2"], Int[np.ndarray, "V"]]:
         """Numbers of the polygons of which something may be seen, their pixels, and how many corners each has now."""
-        outside = points_m @ self._planes.T + self._offsets < 0
-        seen = np.flatnonzero(~outside.all(1).any(1))
-        points_m, count, cut = points_m[seen], count[seen], outside[seen].any((1, 2))
-        if cut.any():
+        pixels, low, high = self._pixels(points_m)
+        size = np.array(self.wh_px)
+        ahead = points_m[..., 2] >= NEAR_M
+        whole = np.asarray(ahead.all(1) & (low > -GUARD_PX).all(1) & (high < size + GUARD_PX).all(1))
+        cut = np.flatnonzero(~whole & ahead.any(1))
+        if len(cut):
             clipped = points_m[cut]
             for plane, offset in zip(self._planes, self._offsets, strict=True):
-                clipped = clip(clipped, clipped @ plane + offset)
-            points_m = np.concatenate([points_m, np.repeat(points_m[:, -1:], len(self._planes), axis=1)], axis=1)
-            points_m[cut], count[cut] = clipped, clipped.shape[1]
-            left = points_m[:, 0, 2] > 0
-            seen, points_m, count = seen[left], points_m[left], count[left]
-        image = points_m @ self.intrinsic.T
-        return seen, image[..., :2] / image[..., 2:], count
+                clipped = clip(clipped, clipped @ plane.astype(clipped.dtype) + offset)
+            left = clipped[:, 0, 2] > 0
+            cut, clipped = cut[left], clipped[left]
+            pixels = np.concatenate([pixels, np.repeat(pixels[:, -1:], clipped.shape[1] - pixels.shape[1], axis=1)], axis=1)
+            pixels[cut], low[cut], high[cut] = self._pixels(clipped)
+            count = count.copy()
+            count[cut] = clipped.shape[1]
+            whole[cut] = True
+        seen = np.flatnonzero(whole & (high > -1).all(1) & (low < size).all(1))
+        return seen, pixels[seen], count[seen]
+
+    def _pixels(self, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels of polygons, and the lowest and highest of each."""
+        image = points_m @ self.intrinsic.T.astype(points_m.dtype)
+        pixels = image[..., :2] / np.maximum(image[..., 2:], 0.9 * NEAR_M)
+        return pixels, pixels.min(1), pixels.max(1)
 
 
 def clip(points_m: Float[np.ndarray, "F K 3"], inside: Float[np.ndarray, "F K"]) -> Float[np.ndarray, "F L 3"]:

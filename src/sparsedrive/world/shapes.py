@@ -1,6 +1,7 @@
 """How actors look: `actor_mesh` by category, with people, two-wheelers and things on the road; vehicles are in `vehicles`."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -56,9 +57,9 @@ def traffic_cone(length_m: float, width_m: float, height_m: float, rgb: np.ndarr
     x, y, b = length_m / 2, width_m / 2, Builder()
     b.box((-x, x), (-y, y), (0.0, 0.05 * height_m), (52, 40, 36))
     rings = ((0.05, CONE_RGB), (0.32, WHITE_RGB), (0.50, CONE_RGB), (0.66, WHITE_RGB), (0.80, CONE_RGB), (1.0, CONE_RGB))
-    for (low, colour), (high, _) in zip(rings[:-1], rings[1:], strict=True):
+    for (low, colour), (high, _) in pairwise(rings):
         b.layer += 1
-        below, above = (np.column_stack([circle(0, 0, 1, ROUND) * (x * _taper(h), y * _taper(h)), np.full(ROUND, h * height_m)]) for h in (low, high))
+        below, above = (_ring(np.array((0.0, 0.0)), np.array((x, y)) * (0.74 - 0.64 * h), h * height_m) for h in (low, high))
         b.solid(below, above, colour)
     return b.build()
 
@@ -103,11 +104,11 @@ def _two_wheeler(length_m: float, width_m: float, height_m: float, rgb: np.ndarr
     b.box((-0.45 * x, 0.42 * x), (-body, body), (0.9 * r, 1.7 * r if motor else 1.25 * r), dark if motor else paint)
     for sign in (-1, 1):
         leg = sorted((sign * 1.1 * body, sign * 0.62 * side))
-        knee = np.array([(0.10 * x, 0.6 * r), (0.28 * x, 0.6 * r), (0.24 * x, seat + 0.06 * z), (-0.22 * x, seat + 0.06 * z), (-0.20 * x, seat - 0.03 * z)])
-        b.sideways(knee, leg, _choose(TROUSERS_RGB, rgb, 1))
+        foot, hip = [(0.10 * x, 0.6 * r), (0.28 * x, 0.6 * r)], [(-0.22 * x, seat + 0.06 * z), (-0.20 * x, seat - 0.03 * z)]
+        b.sideways([*foot, (0.24 * x, seat + 0.06 * z), *hip], leg, _choose(TROUSERS_RGB, rgb, 1))
     b.layer = 2
-    top = b.wedge((-0.85 * x if motor else -0.5 * x, 0.5 * x), (-1.2 * body, 1.2 * body), (-0.8 * x if motor else -0.4 * x, 0.42 * x), (-body, body),
-                  (1.4 * r if motor else 1.5 * r, seat), paint)  # fmt: skip
+    tail = -0.85 * x if motor else -0.5 * x
+    top = b.wedge((tail, 0.5 * x), (-1.2 * body, 1.2 * body), (0.9 * tail, 0.42 * x), (-body, body), (1.45 * r, seat), paint)
     if motor:
         b.face(inset(top.front, (0.1, 0.9), (0.35, 0.95)), vehicles.HEAD_RGB, Lamp.HEAD)
         b.face(inset(top.back, (0.1, 0.9), (0.3, 0.9)), vehicles.TAIL_RGB, Lamp.TAIL)
@@ -130,8 +131,8 @@ def _head(b: Builder, x_m: float, z: tuple[float, float], radius_m: float, rgb: 
     skin = _choose(SKIN_RGB, rgb, 2)
     hair = _choose(HAIR_RGB, rgb, 3) if helmet is None else helmet
     heights = z[0] + (z[1] - z[0]) * np.array([0.0, 0.22, 0.66, 0.92, 1.0])
-    rings = [np.column_stack([circle(x_m, 0, r * radius_m, ROUND), np.full(ROUND, h)]) for r, h in zip((0.62, 0.92, 1.0, 0.80, 0.45), heights, strict=True)]
-    for number, (low, high) in enumerate(zip(rings[:-1], rings[1:], strict=True)):
+    rings = [_ring(np.array((x_m, 0.0)), r * radius_m, h) for r, h in zip((0.62, 0.92, 1.0, 0.80, 0.45), heights, strict=True)]
+    for number, (low, high) in enumerate(pairwise(rings)):
         colour = skin if number < 2 and helmet is None else hair
         sides = b.solid(low, high, colour, hair)[:ROUND]
         if number == 1 and helmet is not None:
@@ -143,8 +144,8 @@ def _head(b: Builder, x_m: float, z: tuple[float, float], radius_m: float, rgb: 
         b.layer += 1
 
 
-def _taper(height: float) -> float:
-    return 0.74 - 0.64 * height
+def _ring(middle_m: np.ndarray, radius_m: np.ndarray | float, z_m: float) -> np.ndarray:
+    return np.column_stack([middle_m + circle(0, 0, 1, ROUND) * radius_m, np.full(ROUND, z_m)])
 
 
 def _choose(palette: np.ndarray, rgb: np.ndarray, salt: int) -> np.ndarray:
@@ -172,5 +173,6 @@ def actor_mesh(category: str, size_lwh_m: Float[np.ndarray, "3"], rgb: Float[np.
     """The mesh of an actor, inside its box. Raises ValueError for a category without a shape."""
     for kind, build in SHAPES.items():
         if category == kind or category.startswith(kind + "."):
-            return build(*map(float, size_lwh_m), np.asarray(rgb, dtype=np.float64))
+            length_m, width_m, height_m = map(float, size_lwh_m)
+            return build(length_m, width_m, height_m, np.asarray(rgb, dtype=np.float64))
     raise ValueError(f"Cast.categories: expected one of {', '.join(SHAPES)} (or a name below one of them), got {category!r}")

@@ -1,8 +1,8 @@
 """A drive: a town, its people and the ego vehicle, stepped by an expert or by plans (closed loop).
 
-    world = World.create(seed=0)
-    states = drive(world, 20.0)                         # the expert drives; world.state is the last of them
-    world.step(EgoPlan(position_m=trajectory_m), 0.5)   # or a model does, half a second at a time
+world = World.create(seed=0)
+states = drive(world, 20.0)                         # the expert drives; world.state is the last of them
+world.step(EgoPlan(position_m=trajectory_m), 0.5)   # or a model does, half a second at a time
 """
 
 from dataclasses import dataclass, replace
@@ -39,9 +39,10 @@ class World:
 
     @classmethod
     def create(cls, seed: int, town: Town | None = None, config: CastConfig | None = None) -> "World":
-        """A new drive; its time 0 is `WARM_UP_S` after everybody was put down, when traffic has settled. `town`: generated from the seed."""
+        """A new drive, in a town generated from the seed if none is given. Time 0 is `WARM_UP_S` after everybody was put down."""
         town = town if town is not None else generate_town(seed)
         cast, state, setting = populate(town, seed, config or CastConfig())
+        state = replace(state, time_s=-WARM_UP_S)
         for _ in range(round(WARM_UP_S / TICK_S)):
             state = advance(setting, state, None, TICK_S)
         return cls(town, cast, setting, replace(state, time_s=0.0))
@@ -77,7 +78,9 @@ class World:
         assert isinstance(self.state.minds, Minds)
         ego, minds = self.state.ego, self.state.minds.drivers
         ahead_m = COMMAND_S * max(ego.speed_mps, COMMAND_AT_LEAST_MPS)
-        rear_m, front_m = ego_line(self.setting.network, self.setting.drivers, minds, ego.speed_mps, np.array([ahead_m, ahead_m + LIDAR_AHEAD_M]))
+        rear_m, front_m = ego_line(
+            self.setting.network, self.setting.drivers, minds, ego.speed_mps, np.array([ahead_m, ahead_m + LIDAR_AHEAD_M])
+        )
         later_m = rear_m + LIDAR_AHEAD_M * (front_m - rear_m) / np.linalg.norm(front_m - rear_m)
         right_m = float((later_m - ego.position_m) @ (np.sin(ego.yaw_rad), -np.cos(ego.yaw_rad)))
         return "right" if right_m >= COMMAND_OFFSET_M else "left" if right_m <= -COMMAND_OFFSET_M else "straight"

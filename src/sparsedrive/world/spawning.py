@@ -1,14 +1,27 @@
 """Vehicles under way: the ego's route, and other drivers placed around it."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 from scipy.spatial import cKDTree
 
 from sparsedrive.world.cast import (
-    BICYCLE, BUS, CAR, DIGGER, MOTORCYCLE, NARROW, TRAILER, TRUCK, CastConfig, CastList, Kind, add_parked, add_sites,
-)  # fmt: skip
+    BICYCLE,
+    BUS,
+    CAR,
+    DIGGER,
+    MOTORCYCLE,
+    NARROW,
+    TRAILER,
+    TRUCK,
+    CastConfig,
+    CastList,
+    Kind,
+    add_parked,
+    add_sites,
+)
 from sparsedrive.world.drivers import DriverMinds, Drivers
 from sparsedrive.world.ego import WHEELBASE_M
 from sparsedrive.world.footways import add_walkers, start_places
@@ -22,6 +35,17 @@ ALSO = ((CAR, 0.84), (TRUCK, 0.07), (BUS, 0.02), (MOTORCYCLE, 0.04), (BICYCLE, 0
 TURN_WEIGHT = {"straight": 0.5, "left": 0.25, "right": 0.25}
 START_SPACE_M = 4.0
 ROUTE_TRIALS = 40
+
+
+class Placed(NamedTuple):
+    """A vehicle under way: rows of it and its trailer (-1) in the cast, where its middle is, and how far behind that its rear."""
+
+    kind: Kind
+    actor: int
+    trailer: int
+    lane: int
+    s_m: float
+    tail_m: float
 
 
 def populate(town: Town, seed: int, config: CastConfig) -> tuple[Cast, WorldState, Setting]:
@@ -54,9 +78,7 @@ def populate(town: Town, seed: int, config: CastConfig) -> tuple[Cast, WorldStat
         steering_rad=0.0, yaw_rate_radps=0.0,
     )  # fmt: skip
     still = np.zeros(len(everybody))
-    state = WorldState(
-        time_s=0.0, ego=ego, pose=np.array(cast.pose).reshape(-1, 3), speed_mps=still, acceleration_mps2=still, minds=None
-    )
+    state = WorldState(time_s=0.0, ego=ego, pose=np.array(cast.pose).reshape(-1, 3), speed_mps=still, acceleration_mps2=still, minds=None)
     all_minds = Minds(drivers=minds, walked_m=start_places(walkers, rng))
     return everybody, settle(setting, state, ego, all_minds, speed_mps, walkers.pace_mps, 0.0), setting
 
@@ -80,11 +102,13 @@ def _start(network: Network, rng: np.random.Generator) -> tuple[int, float, np.n
             f"Town.lanes: expected a lane outside junctions longer than 30 m from which one can drive on, got none among "
             f"{len(network.lanes)}; make roads longer or connect them by `successors`"
         )
+    weights = np.where((network.left[lanes] >= 0) | (network.right[lanes] >= 0), 2.0, 1.0)
     turns_wanted = int(rng.choice([0, 1, 2, 3], p=[0.15, 0.35, 0.3, 0.2]))
     best: tuple[int, int, float, np.ndarray] | None = None
     for choice in _choices(network, rng, ROUTE_TRIALS):
-        lane = int(rng.choice(lanes))
-        s_m = float(max(network.length_m[lane] - rng.uniform(28.0, 70.0), 8.0))
+        lane = int(rng.choice(lanes, p=weights / weights.sum()))
+        alone = network.left[lane] < 0 and network.right[lane] < 0
+        s_m = float(max(network.length_m[lane] - (rng.uniform(28.0, 70.0) if alone else rng.uniform(60.0, 120.0)), 8.0))
         way_m, turns, here = -s_m, 0, lane
         while way_m < 180.0 and here >= 0:
             way_m += network.length_m[here]
@@ -112,30 +136,38 @@ def _drivers(
 ) -> tuple[Drivers, DriverMinds, np.ndarray]:
     """Drivers at random free places on lanes near the route; the ego last."""
     rng = cast.rng
-    slots = _slots(network, near, rng)
-    taken: dict[int, list[tuple[float, float, int]]] = {ego[0]: [(ego[1] - 8.0, ego[1] + 8.0, -1)]}
-    rows: list[tuple[Kind, int, int, int, float, float]] = []  # kind, actor, trailer, lane, s_m, tail_m
+    slots = _beside_ego(network, ego, rng) + _slots(network, near, rng)
+    taken: dict[int, list[tuple[float, float]]] = {ego[0]: [(ego[1] - 8.0, ego[1] + 8.0)]}
+    rows: list[Placed] = []
     kinds = [*ALWAYS, *(ALSO[k][0] for k in rng.choice(len(ALSO), max(count, 1), p=[weight for _, weight in ALSO]))][:count]
-    for number, kind in enumerate(kinds):
+    kinds.sort(key=lambda kind: kind is not CAR)  # the places beside the ego are for cars
+    towing = False
+    for kind in kinds:
         size_m = cast.size(kind)
-        trailer_m = cast.size(TRAILER) if number == 1 and kind is TRUCK else None
+        trailer_m = cast.size(TRAILER) if kind is TRUCK and not towing else None
         tail_m = size_m[0] / 2 + (TOW_GAP_M + trailer_m[0] if trailer_m is not None else 0.0)
         place = next((slot for slot in slots if _fits(network, taken, slot, size_m[0] / 2, tail_m, kind)), None)
         if place is None:
             continue
         slots.remove(place)
-        lane, s_m = place
-        taken.setdefault(lane, []).append((s_m - tail_m, s_m + size_m[0] / 2, len(rows)))
+        towing |= trailer_m is not None
+        taken.setdefault(place[0], []).append((place[1] - tail_m, place[1] + size_m[0] / 2))
         trailer = cast.add(TRAILER, trailer_m) if trailer_m is not None else -1
-        rows.append((kind, cast.add(kind, size_m), trailer, lane, s_m, tail_m))
-    lane = np.array([row[3] for row in rows] + [ego[0]])
-    s_m = np.array([row[4] for row in rows] + [ego[1]])
+        rows.append(Placed(kind, cast.add(kind, size_m), trailer, *place, tail_m))
+    lane = np.array([row.lane for row in rows] + [ego[0]])
+    s_m = np.array([row.s_m for row in rows] + [ego[1]])
     drivers = _temperaments(cast, rows, np.concatenate([choice[: len(rows)], choice[-1:]]))
     zero, still = np.zeros(len(lane)), np.full((len(lane), BEHIND), -1)
     minds = DriverMinds(
         lane=lane, past=still, s_m=s_m, shift_m=zero, shift_part=zero + 1.0, nudge_m=zero, waited_s=zero, grant=np.full(len(lane), -1)
     )
     return drivers, minds, _start_speeds(network, drivers, minds)
+
+
+def _beside_ego(network: Network, ego: tuple[int, float], rng: np.random.Generator) -> list[tuple[int, float]]:
+    """Places a little ahead on the lanes beside the ego's: from there one may cut in."""
+    beside = [int(lane) for lane in (network.left[ego[0]], network.right[ego[0]]) if lane >= 0]
+    return [(lane, ego[1] + float(rng.uniform(9.0, 15.0))) for lane in beside]
 
 
 def _slots(network: Network, near: cKDTree, rng: np.random.Generator) -> list[tuple[int, float]]:
@@ -150,7 +182,7 @@ def _slots(network: Network, near: cKDTree, rng: np.random.Generator) -> list[tu
 
 
 def _fits(
-    network: Network, taken: dict[int, list[tuple[float, float, int]]], slot: tuple[int, float], front_m: float, tail_m: float, kind: Kind
+    network: Network, taken: dict[int, list[tuple[float, float]]], slot: tuple[int, float], front_m: float, tail_m: float, kind: Kind
 ) -> bool:
     lane, s_m = slot
     if kind is BICYCLE and network.right[lane] >= 0:
@@ -158,25 +190,25 @@ def _fits(
     if s_m - tail_m < 1.0 or s_m + front_m > network.line_m[lane] - 2.0:
         return False
     begin_m, end_m = s_m - tail_m - START_SPACE_M, s_m + front_m + START_SPACE_M
-    return all(end_m < rear or begin_m > front for rear, front, _ in taken.get(lane, []))
+    return all(end_m < rear or begin_m > front for rear, front in taken.get(lane, []))
 
 
-def _temperaments(cast: CastList, rows: list[tuple[Kind, int, int, int, float, float]], choice: np.ndarray) -> Drivers:
+def _temperaments(cast: CastList, rows: list[Placed], choice: np.ndarray) -> Drivers:
     """Who drives how; the ego calmly."""
     rng, count = cast.rng, len(rows)
-    kinds = [row[0] for row in rows]
+    kinds = [row.kind for row in rows]
     heavy, bicycle = np.array([kind in (TRUCK, BUS, DIGGER) for kind in kinds], bool), np.array([kind is BICYCLE for kind in kinds], bool)
-    size_m = np.array([cast.size_lwh_m[row[1]] for row in rows]).reshape(-1, 3)
+    size_m = np.array([cast.size_lwh_m[row.actor] for row in rows]).reshape(-1, 3)
     top_mps = np.where(bicycle, rng.uniform(3.8, 5.5, count), np.where(heavy, 12.0, 25.0))
     top_mps = np.where([kind is DIGGER for kind in kinds], 6.0, top_mps)
     with_ego = lambda values, ego: np.append(values, ego)  # noqa: E731
     return Drivers(
-        actor=with_ego([row[1] for row in rows], -1).astype(int),
-        towed=with_ego([row[2] for row in rows], -1).astype(int),
+        actor=with_ego([row.actor for row in rows], -1).astype(int),
+        towed=with_ego([row.trailer for row in rows], -1).astype(int),
         choice=choice,
         length_m=with_ego(size_m[:, 0], EGO_SIZE_LWH_M[0]),
         width_m=with_ego(size_m[:, 1], EGO_SIZE_LWH_M[1]),
-        tail_m=with_ego([row[5] for row in rows], EGO_SIZE_LWH_M[0] / 2),
+        tail_m=with_ego([row.tail_m for row in rows], EGO_SIZE_LWH_M[0] / 2),
         wheelbase_m=with_ego(0.6 * size_m[:, 0], WHEELBASE_M),
         speed_factor=with_ego(np.clip(rng.normal(0.92, 0.1, count), 0.7, 1.15), 0.95),
         top_speed_mps=with_ego(top_mps, 20.0),
@@ -186,7 +218,7 @@ def _temperaments(cast: CastList, rows: list[tuple[Kind, int, int, int, float, f
         right_m=with_ego(np.where(bicycle, 1.35, 0.0), 0.0),
         nudges=with_ego(~heavy & ~bicycle, True).astype(bool),
         changes_lanes=with_ego(~heavy & ~bicycle, True).astype(bool),
-        cuts_in=with_ego(rng.random(count) < 0.4, False).astype(bool),
+        cuts_in=with_ego(rng.random(count) < 0.85, False).astype(bool),
         polite=with_ego(rng.random(count) < 0.7, True).astype(bool),
     )
 

@@ -9,7 +9,7 @@ from sparsedrive.world.facades import building_mesh
 from sparsedrive.world.foliage import KINDS, crown_centre_m, trunk_mesh, trunk_radius_m
 from sparsedrive.world.looks import Look
 from sparsedrive.world.mesh import MOST_CORNERS, Lamp, Mesh, circle
-from sparsedrive.world.painter import area_px, far_to_near, fixed_point, not_hidden
+from sparsedrive.world.painter import area_px, far_to_near, fixed_point, hidden
 from sparsedrive.world.shapes import actor_mesh
 from sparsedrive.world.state import Cast, EgoState, WorldState
 from sparsedrive.world.town import Town
@@ -51,7 +51,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
-    """N things far to near (`order`), and V polygons in fixed point with the place in `order` (`rank`, ascending) of the thing they show."""
+    """N things far to near (`order`), and V polygons in fixed point; `rank` (ascending) is the place in `order` of the thing they show."""
 
     order: Int[np.ndarray, "N"]
     camera_T_global: Float[np.ndarray, "4 4"]
@@ -80,14 +80,16 @@ def build_stage(town: Town, cast: Cast, look: Look, seed: int) -> Stage:
     footprints = list(half * [(1, 1), (-1, 1), (-1, -1), (1, -1)]) if len(cast) else []
     middles = list(cast.size_lwh_m * [0, 0, 0.5])
     radii = list(np.linalg.norm(cast.size_lwh_m, axis=1) / 2)
-    poses, crowns = [], [None] * len(cast)
+    poses: list[tuple[float, float, float]] = []
+    crowns: list[Crown | None] = [None] * len(cast)
     for number, building in enumerate(town.buildings):
-        outline = np.asarray(building.outline_m, dtype=np.float64)
+        place_m = building.outline_m.mean(0)
+        outline = building.outline_m - place_m
         meshes.append(building_mesh(building, np.random.default_rng(np.random.SeedSequence([seed, 5, number])), bay_m))
         footprints.append(outline)
-        middles.append(np.append(outline.mean(0), building.height_m / 2))
-        radii.append(np.hypot(np.linalg.norm(outline - outline.mean(0), axis=1).max(), building.height_m / 2))
-        poses.append((0.0, 0.0, 0.0))
+        middles.append(np.array([0, 0, building.height_m / 2]))
+        radii.append(np.hypot(np.linalg.norm(outline, axis=1).max(), building.height_m / 2))
+        poses.append((*place_m, 0.0))
         crowns.append(None)
     for tree in town.trees:
         meshes.append(trunk_mesh(tree))
@@ -123,7 +125,7 @@ def compose(stage: Stage, state: WorldState, view: View, look: Look) -> Picture:
     camera_T_global = view.camera_T_car @ np.linalg.inv(global_T_car(state.ego))
     things = _things_in_view(stage, pose, turn, camera_T_global, view, look)
     eye_m = -camera_T_global[:3, :3].T @ camera_T_global[:3, 3]
-    points, normals, faces = [np.zeros((0, MOST_CORNERS, 3))], [np.zeros((0, 3))], []
+    points, normals, faces = [np.zeros((0, MOST_CORNERS, 3), np.float32)], [np.zeros((0, 3), np.float32)], []
     for thing in things.tolist():
         mesh = stage.meshes[thing]
         seen = mesh.facing(np.append((eye_m[:2] - pose[thing, :2]) @ turn[thing], eye_m[2]))
@@ -132,9 +134,10 @@ def compose(stage: Stage, state: WorldState, view: View, look: Look) -> Picture:
             points_m[..., 0] += mesh.swing[seen] * _step(thing, state)
         points_m = points_m.reshape(-1, 3)
         place_m = camera_T_global[:3, :2] @ pose[thing, :2] + camera_T_global[:3, 3]
-        rotation = np.column_stack([camera_T_global[:3, :2] @ turn[thing], camera_T_global[:3, 2]])
-        points.append((points_m @ rotation.T + place_m).reshape(-1, MOST_CORNERS, 3))
-        normals.append(np.column_stack([mesh.normals[seen, :2] @ turn[thing].T, mesh.normals[seen, 2]]))
+        rotation = np.column_stack([camera_T_global[:3, :2] @ turn[thing], camera_T_global[:3, 2]]).astype(np.float32)
+        points.append((points_m @ rotation.T + place_m.astype(np.float32)).reshape(-1, MOST_CORNERS, 3))
+        upright = mesh.normals[seen]
+        normals.append(np.column_stack([upright[:, :2] @ turn[thing].T.astype(np.float32), upright[:, 2]]))
         faces.append(seen)
     return _picture(stage, state, view, look, things, camera_T_global, np.concatenate(points), np.concatenate(normals), faces)
 
@@ -154,9 +157,10 @@ def _things_in_view(
     eye_m = -camera_T_global[:3, :3].T @ camera_T_global[:3, 3]
     axes = np.array([(ahead[1], -ahead[0]), ahead])
     seen_m = (footprint_m - eye_m[:2]) @ axes.T
-    order = far_to_near(seen_m, view.half_view)
     top_m = 2 * stage.middle_m[things, 2] - eye_m[2]
-    return things[not_hidden(order, seen_m, stage.reach_m[things], top_m, stage.walls[things], view.half_view)]
+    kept = ~hidden(seen_m, stage.reach_m[things], top_m, stage.walls[things], view.half_view)
+    things, seen_m = things[kept], seen_m[kept]
+    return things[far_to_near(seen_m, view.half_view)]
 
 
 def _picture(
@@ -170,10 +174,10 @@ def _picture(
 
     if not len(things):
         empty = np.zeros(0, np.int64)
+        none = np.zeros((0, MOST_CORNERS, 2), np.int32)
         return Picture(
-            order=things, camera_T_global=camera_T_global, pixels=np.zeros((0, MOST_CORNERS, 2), np.int32), count=empty, rgb=np.zeros((0, 3)),
-            lamp=empty, rank=empty,
-        )  # fmt: skip
+            order=things, camera_T_global=camera_T_global, pixels=none, count=empty, rgb=np.zeros((0, 3)), lamp=empty, rank=empty
+        )
     rank = np.repeat(np.arange(len(things)), [len(seen) for seen in faces])
     seen, pixels, count = view.projection.project(points_m, gather("count"))
     large = area_px(pixels) > SMALLEST_PX2
@@ -211,7 +215,7 @@ def turns(yaw_rad: Float[np.ndarray, "O"]) -> Float[np.ndarray, "O 2 2"]:
     return np.stack([np.stack([cos, -sin], axis=-1), np.stack([sin, cos], axis=-1)], axis=-2)
 
 
-def global_T_car(ego: EgoState) -> Float[np.ndarray, "4 4"]:
+def global_T_car(ego: EgoState) -> Float[np.ndarray, "4 4"]:  # noqa: N802
     """Pose of the ego vehicle: origin on the ground under the rear axle, x forward, y left."""
     pose = np.eye(4)
     pose[:2, :2] = turns(np.array(ego.yaw_rad))

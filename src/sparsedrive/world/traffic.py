@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from sparsedrive.world.drivers import (
     NUDGE_M,
@@ -114,7 +114,7 @@ def settle(
     pose, speed_mps = state.pose.copy(), state.speed_mps.copy()
     at = drivers.actor[:-1]
     pose[at], speed_mps[at] = poses(setting.network, path, drivers, minds.drivers, driver_mps)[:-1], driver_mps[:-1]
-    for driver in np.flatnonzero(drivers.towed >= 0):
+    for driver in np.flatnonzero(drivers.towed >= 0).tolist():
         trailer = drivers.towed[driver]
         pose[trailer] = _trailer_pose(setting, path, minds.drivers, driver)
         speed_mps[trailer] = driver_mps[driver]
@@ -122,9 +122,7 @@ def settle(
     pose[walkers.actor] = np.concatenate([position_m, yaw_rad[:, None]], 1)
     speed_mps[walkers.actor] = walker_mps
     acceleration_mps2 = (speed_mps - state.speed_mps) / dt_s if dt_s else np.zeros_like(speed_mps)
-    return WorldState(
-        time_s=state.time_s + dt_s, ego=ego, pose=pose, speed_mps=speed_mps, acceleration_mps2=acceleration_mps2, minds=minds
-    )
+    return WorldState(time_s=state.time_s + dt_s, ego=ego, pose=pose, speed_mps=speed_mps, acceleration_mps2=acceleration_mps2, minds=minds)
 
 
 def _trailer_pose(setting: Setting, path: Path, minds: DriverMinds, driver: int) -> np.ndarray:
@@ -180,9 +178,7 @@ def _move_on(
     return replace(minds, s_m=s_m, lane=lane, past=past, shift_part=part, nudge_m=nudge_m)
 
 
-def _expert(
-    network: Network, drivers: Drivers, minds: DriverMinds, ego: EgoState, acceleration_mps2: float
-) -> EgoControl:
+def _expert(network: Network, drivers: Drivers, minds: DriverMinds, ego: EgoState, acceleration_mps2: float) -> EgoControl:
     """How the expert drives: the rear axle on its path, and the acceleration a driver would choose."""
     line = ego_line(network, drivers, minds, ego.speed_mps, np.array([-1.0, 0.0, 1.0]))
     ahead = ego_line(network, drivers, minds, ego.speed_mps, PREVIEW_S * ego.speed_mps + np.array([-1.5, 0.0, 1.5]))

@@ -21,7 +21,7 @@ def car(length_m: float, width_m: float, height_m: float, rgb: np.ndarray) -> Me
     for panel, up in ((low.front, 0.42), (low.back, 0.40)):
         b.face(inset(panel, (0, 1), (0, up)), TRIM)
     b.face(inset(low.front, (0.36, 0.64), (0.46, 0.72)), PLATE_RGB)
-    for panel, y in ((low.left, side), (low.right, -side)):
+    for panel in (low.left, low.right):
         b.face(inset(panel, (0.02, 0.98), (0.0, 0.15)), TRIM)
         for seam in (0.34, 0.50, 0.65):
             b.face(inset(panel, (seam, seam + 0.003), (0.15, 1.0)), 0.45 * rgb)
@@ -38,15 +38,16 @@ def car(length_m: float, width_m: float, height_m: float, rgb: np.ndarray) -> Me
         b.face(inset(panel, (door - 0.002, door + 0.002), (0.0, 1.0)), 0.45 * rgb)
     b.layer = 3
     wagon = z > 0.345 * length_m
-    roof, base = (-0.80 if wagon else -0.50) * front, (-0.965 if wagon else -0.84) * front
-    cabin = b.wedge((base, 0.46 * front), (-0.92 * side, 0.92 * side), (roof, 0.10 * front), (-0.70 * side, 0.70 * side), (0.60 * z, z), rgb)
+    base, roof = (-0.965 if wagon else -0.84) * front, (-0.80 if wagon else -0.50) * front
+    cabin = b.wedge((base, 0.46 * front), (-0.92 * side, 0.92 * side), (roof, 0.10 * front), (-0.70 * side, 0.70 * side),
+                    (0.60 * z, z), rgb)  # fmt: skip
     for panel, across in ((cabin.front, (0.05, 0.95)), (cabin.back, (0.08, 0.92))):
         _pane(b, panel, across, (0.12, 0.90))
     for panel, spans in ((cabin.left, ((0.10, 0.47), (0.50, 0.91))), (cabin.right, ((0.09, 0.50), (0.53, 0.90)))):
         for across in spans:
             _pane(b, panel, across, (0.10, 0.86))
-    for y in ((-side, -0.86 * side), (0.86 * side, side)):
-        b.box((0.30 * front, 0.36 * front), y, (0.62 * z, 0.70 * z), 0.8 * rgb)
+    for mirror in ((-side, -0.86 * side), (0.86 * side, side)):
+        b.box((0.30 * front, 0.36 * front), mirror, (0.62 * z, 0.70 * z), 0.8 * rgb)
     return b.build()
 
 
@@ -187,7 +188,7 @@ def _rump(
     def ring(x: tuple[float, float], y: float, back_z: float, front_z: float) -> np.ndarray:
         return np.array([(x[1], y, front_z), (x[0], y, back_z), (x[0], -y, back_z), (x[1], -y, front_z)])
 
-    left, back, right, front, _, top = b.solid(ring(x, side_m, z[0], z[0]), ring(top_x, top_side_m, z[1], z[2]), rgb)
+    left, back, right, front, top = b.solid(ring(x, side_m, z[0], z[0]), ring(top_x, top_side_m, z[1], z[2]), rgb)
     return Sides(front=front, left=left, back=back, right=right, top=top)
 
 

@@ -11,9 +11,10 @@ from sparsedrive.world.ground import LEVEL_SIZE, LEVEL_TEXEL_M, SNAP, Ground
 from sparsedrive.world.looks import Look
 from sparsedrive.world.painter import Projection
 from sparsedrive.world.rig import CameraMount
-from sparsedrive.world.sky import PER_RAD, WIDTH, panorama_place
+from sparsedrive.world.sky import PER_RAD, panorama_place
 
 MOST_SAMPLES = 4
+WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,7 +55,8 @@ class View:
         self.mist_rgb = np.empty((*self.mist.shape, 3), np.uint8)
         self.mist_rgb[:] = look.horizon_rgb
         sky = rays[: self.end_sky]
-        self._sky_column, self._sky_row = panorama_place(np.arctan2(sky[..., 1], sky[..., 0]), np.arcsin(sky[..., 2] / length[: self.end_sky]))
+        elevation_rad = np.arcsin(sky[..., 2] / length[: self.end_sky])
+        self._sky_column, self._sky_row = panorama_place(np.arctan2(sky[..., 1], sky[..., 0]), elevation_rad)
 
     def _bands(self, mount: CameraMount, range_m: np.ndarray, reach: np.ndarray) -> list[Band]:
         """Rows with equal level and samples together. The finest level is taken that holds a row's farthest ground."""
@@ -75,19 +77,20 @@ class View:
                 level, samples = rows[first]
                 start = self.first_ground + first
                 pixel_T_sample = np.array([[1, 0, 0], [0, 1 / samples, start + 0.5 / samples - 0.5], [0, 0, 1]])
-                bands.append(
-                    Band(first=start, end=self.first_ground + i, level=level, samples=samples, ground_T_sample=ground_T_pixel @ pixel_T_sample)
-                )
+                ground_T_sample = ground_T_pixel @ pixel_T_sample
+                bands.append(Band(first=start, end=self.first_ground + i, level=level, samples=samples, ground_T_sample=ground_T_sample))
                 first = i
         return bands
 
     def sky(self, image: UInt8[np.ndarray, "H W 3"], panorama: UInt8[np.ndarray, "Y X 3"], yaw_rad: float) -> None:
         """Paint the rows that reach above the horizon."""
         if self.end_sky:
-            column = np.mod(self._sky_column + np.float32(np.mod(yaw_rad, 2 * np.pi) * PER_RAD), WIDTH)
+            column = self._sky_column + np.float32(np.mod(yaw_rad, 2 * np.pi) * PER_RAD)
             image[: self.end_sky] = cv2.remap(panorama, column, self._sky_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
-    def ground(self, image: UInt8[np.ndarray, "H W 3"], ground: Ground, global_T_car: Float[np.ndarray, "3 3"], light: np.ndarray | None) -> None:
+    def ground(
+        self, image: UInt8[np.ndarray, "H W 3"], ground: Ground, global_T_car: Float[np.ndarray, "3 3"], light: np.ndarray | None
+    ) -> None:
         """Paint the ground, darkened by `light` (0 to 255, [rows, W]) and faded by haze. `global_T_car` moves points of the plane."""
         if self.first_ground == self.wh_px[1]:
             return
@@ -97,14 +100,14 @@ class View:
             picture, window_T_global = ground.window_at(band.level, global_T_car[:2, 2])
             window_T_sample = window_T_global @ global_T_car @ band.ground_T_sample
             size = (self.wh_px[0], (band.end - band.first) * band.samples)
-            seen = cv2.warpPerspective(
-                picture, window_T_sample, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=ground.mean_rgb.tolist(),
-            )  # fmt: skip
+            seen = cv2.warpPerspective(picture, window_T_sample, size, flags=WARP, borderValue=ground.mean_rgb.tolist())
             rows = slice(band.first - self.first_ground, band.end - self.first_ground)
             lower[rows] = seen if band.samples == 1 else cv2.resize(seen, (size[0], band.end - band.first), interpolation=cv2.INTER_AREA)
         if light is not None:
-            part = light.astype(np.float32) / 255
-            lower[:] = cv2.blendLinear(lower, np.zeros_like(lower), part, 1 - part)
+            column, row, width, height = cv2.boundingRect(cv2.bitwise_not(light))
+            shaded = np.s_[row : row + height, column : column + width]
+            if width:
+                lower[shaded] = cv2.multiply(lower[shaded], cv2.merge([light[shaded]] * 3), scale=1 / 255)
         lower[:] = cv2.blendLinear(lower, self.mist_rgb, self.clear, self.mist)
         if sky.size:
             lower[: len(sky)][self._above] = sky[self._above]

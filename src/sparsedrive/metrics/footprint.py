@@ -1,0 +1,83 @@
+"""The ground that the ego vehicle covers along a plan, and what it touches there.
+
+Rectangles are rows x_m, y_m, length_m, width_m, yaw_rad in the ego frame of the frame the plan starts in (x right, y forward, so straight
+ahead is a yaw of 90 degrees). To touch is to hit: edges belong to the rectangle.
+"""
+
+import numpy as np
+import shapely
+from jaxtyping import Bool, Float, Int
+
+from sparsedrive.metrics.mapping import MapLines
+
+STANDING_M = 0.5
+"""A plan whose first and last waypoints are closer than this stands: its heading is straight ahead."""
+
+
+def heading_rad(path_m: Float[np.ndarray, "N T 2"]) -> Float[np.ndarray, "N T"]:
+    """Heading at each waypoint: from the one before (the origin before the first) to the one after, of the last from the one before.
+
+    Source: planning evaluation of swc-17/SparseDrive.
+    """
+    around_m = np.concatenate([np.zeros_like(path_m[:, :1]), path_m, path_m[:, -1:]], 1)
+    along_m = around_m[:, 2:] - around_m[:, :-2]
+    stands = np.linalg.norm(path_m[:, -1] - path_m[:, 0], axis=1) < STANDING_M
+    return np.where(stands[:, None], np.pi / 2, np.arctan2(along_m[..., 1], along_m[..., 0]))
+
+
+def ego_rectangles(
+    path_m: Float[np.ndarray, "N T 2"], yaw_rad: Float[np.ndarray, "N T"], length_m: float, width_m: float, ahead_m: float
+) -> Float[np.ndarray, "N T 5"]:
+    """The vehicle at each waypoint; its centre is `ahead_m` ahead of the ego frame's origin."""
+    centre_m = path_m + ahead_m * np.stack([np.cos(yaw_rad), np.sin(yaw_rad)], 2)
+    size_m = np.broadcast_to([length_m, width_m], centre_m.shape)
+    return np.concatenate([centre_m, size_m, yaw_rad[..., None]], 2)
+
+
+def corners_m(rectangles: Float[np.ndarray, "*batch 5"]) -> Float[np.ndarray, "*batch 4 2"]:
+    """Corners in order around the rectangle."""
+    cos, sin = np.cos(rectangles[..., 4:]), np.sin(rectangles[..., 4:])
+    forward = np.concatenate([cos, sin], -1) * rectangles[..., 2:3] / 2
+    left = np.concatenate([-sin, cos], -1) * rectangles[..., 3:4] / 2
+    return rectangles[..., None, :2] + np.stack([forward + left, left - forward, -forward - left, forward - left], -2)
+
+
+def rectangles_touch(first: Float[np.ndarray, "N 5"], second: Float[np.ndarray, "N 5"]) -> Bool[np.ndarray, "N"]:
+    """Whether the rectangles of each row share a point. Two convex shapes are apart exactly if a side of one separates them."""
+    apart = np.zeros(len(first), bool)
+    for one, other in ((first, second), (second, first)):
+        cos, sin = np.cos(one[:, 4]), np.sin(one[:, 4])
+        turn = other[:, 4] - one[:, 4]
+        cos_turn, sin_turn = np.abs(np.cos(turn)), np.abs(np.sin(turn))
+        east_m, north_m = (other[:, :2] - one[:, :2]).T
+        reach_along_m = (one[:, 2] + other[:, 2] * cos_turn + other[:, 3] * sin_turn) / 2
+        reach_across_m = (one[:, 3] + other[:, 2] * sin_turn + other[:, 3] * cos_turn) / 2
+        apart |= (np.abs(east_m * cos + north_m * sin) > reach_along_m) | (np.abs(north_m * cos - east_m * sin) > reach_across_m)
+    return ~apart
+
+
+def hits_objects(
+    ego: Float[np.ndarray, "N T 5"], objects: Float[np.ndarray, "K 5"], frame: Int[np.ndarray, "K"], step: Int[np.ndarray, "K"]
+) -> Bool[np.ndarray, "N T"]:
+    """Whether the vehicle touches an object at each waypoint; object k is there at `step[k]` (from 0) of `frame[k]`."""
+    hits = np.zeros(ego.shape[:2], bool)
+    touched = rectangles_touch(ego[frame, step], objects)
+    hits[frame[touched], step[touched]] = True
+    return hits
+
+
+def crosses_lines(ego: Float[np.ndarray, "N T 5"], path_m: Float[np.ndarray, "N T 2"], lines: MapLines) -> Bool[np.ndarray, "N T"]:
+    """Whether the vehicle touches a line of its frame at each waypoint, or crosses one on the way there from the waypoint before.
+
+    `lines.frame` is the row of `ego`.
+    """
+    order = np.argsort(lines.frame, kind="stable")
+    shapes = np.full(len(ego), None)
+    if len(lines):
+        every = shapely.linestrings(lines.points_m, indices=np.repeat(np.arange(len(lines)), np.diff(lines.splits)))
+        rows, number = np.unique(lines.frame[order], return_inverse=True)
+        shapes[rows] = shapely.multilinestrings(np.asarray(every)[order], indices=number)
+        shapely.prepare(shapes)
+    before_m = np.concatenate([np.zeros_like(path_m[:, :1]), path_m[:, :-1]], 1)
+    ways = shapely.linestrings(np.stack([before_m, path_m], 2))
+    return np.asarray(shapely.intersects(shapes[:, None], shapely.polygons(corners_m(ego))) | shapely.intersects(shapes[:, None], ways))

@@ -1,0 +1,273 @@
+"""Open-loop planning: distance to the path that was driven, collisions, kerbs, steadiness from frame to frame.
+
+Waypoints are 0.5 s apart. L2 at a step is the distance between the planned and the driven position. The vehicle collides at a step if
+its rectangle on the ground touches that of an object as it really was then (nobody reacts to the plan). Numbers of different papers mean
+different things; a `PlanProtocol` names each choice:
+
+                    L2 at t s   collision at t s   truth too short   heading    objects               driven path hits too
+    UNIAD           at t        at t               counts as 0       straight   vehicles              not counted
+    ST_P3 (VAD)     mean to t   mean to t          frame dropped     straight   vehicles, people      not counted
+    SPARSEDRIVE     mean to t   mean to t          frame dropped     of path    everything annotated  not counted
+    PLAIN           at t        by t               step dropped      of path    everything annotated  counted
+
+"mean to t" averages all steps up to t (so it is about half of "at t"), "by t" is the share of plans that have collided at any step up to
+t. "not counted": where the driven path itself touches an object, a collision of the plan is not counted, though the step stays in the
+denominator. The published UniAD, ST-P3 and VAD paint everything on a grid of 0.5 m first; here rectangles are exact in every protocol.
+Averages are over 1, 2 and 3 s. L2 is in no way a measure of driving: see the baselines, which see nothing.
+
+Sources: evaluation of OpenDriveLab/UniAD, OpenDriveLab/ST-P3, hustvl/VAD, swc-17/SparseDrive; "by t": Li et al., arXiv:2312.03031.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sparsedrive.metrics.footprint import crosses_lines, ego_rectangles, heading_rad, hits_objects
+from sparsedrive.metrics.mapping import MapLines
+from sparsedrive.structures import DETECTION_CLASSES
+
+STEP_S = 0.5
+VEHICLES = tuple(map(DETECTION_CLASSES.index, ("car", "truck", "construction_vehicle", "bus", "trailer", "motorcycle", "bicycle")))
+PEOPLE = (DETECTION_CLASSES.index("pedestrian"),)
+CONSISTENCY_GAP_S = 0.1
+TURN_RAD = float(np.radians(15))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanProtocol:
+    """One way to count; see the table of the module. `labels` None: every object. Sizes are those of the nuScenes vehicle."""
+
+    name: str
+    l2: Literal["at", "mean"]
+    collision: Literal["at", "mean", "by"]
+    short_truth: Literal["zero", "drop frame", "drop step"]
+    heading: Literal["straight", "path"]
+    labels: tuple[int, ...] | None
+    count_where_truth_hits: bool
+    ego_length_m: float = 4.084
+    ego_width_m: float = 1.85
+    ego_ahead_m: float = 0.5
+
+
+UNIAD = PlanProtocol(
+    name="uniad", l2="at", collision="at", short_truth="zero", heading="straight", labels=VEHICLES, count_where_truth_hits=False
+)
+ST_P3 = PlanProtocol(
+    name="st-p3", l2="mean", collision="mean", short_truth="drop frame", heading="straight", labels=VEHICLES + PEOPLE,
+    count_where_truth_hits=False,
+)  # fmt: skip
+SPARSEDRIVE = PlanProtocol(
+    name="sparsedrive", l2="mean", collision="mean", short_truth="drop frame", heading="path", labels=None, count_where_truth_hits=False
+)
+PLAIN = PlanProtocol(
+    name="plain", l2="at", collision="by", short_truth="drop step", heading="path", labels=None, count_where_truth_hits=True
+)
+PROTOCOLS = (UNIAD, ST_P3, SPARSEDRIVE, PLAIN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FutureObjects:
+    """K objects as they really were: rows x y length width yaw_rad at step `step` (from 0) of the plan in row `frame`, in its ego frame.
+
+    `label` indexes `DETECTION_CLASSES`, -1 for anything else that is annotated. The published evaluations take objects with at least one
+    lidar return.
+    """
+
+    box: Float[np.ndarray, "K 5"]
+    label: Int[np.ndarray, "K"]
+    frame: Int[np.ndarray, "K"]
+    step: Int[np.ndarray, "K"]
+
+    def __post_init__(self) -> None:
+        objects = len(self.box)
+        for name, value, shape in (
+            ("box", self.box, (objects, 5)),
+            *((n, getattr(self, n), (objects,)) for n in ("label", "frame", "step")),
+        ):
+            if value.shape != shape:
+                raise ValueError(f"FutureObjects.{name}: expected {list(shape)} for {objects} objects, got {list(value.shape)}")
+        if not np.isfinite(self.box).all():
+            raise ValueError("FutureObjects.box: expected finite numbers, got NaN or infinity; drop those objects")
+
+    def take(self, rows: np.ndarray) -> "FutureObjects":
+        """Some of the objects."""
+        return FutureObjects(box=self.box[rows], label=self.label[rows], frame=self.frame[rows], step=self.step[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlanFrames:
+    """Plans of N frames, T steps each, with what really happened, each in the ego frame of its own frame (x right, y forward).
+
+    `truth_valid` says how far the recording goes on; `truth_m` repeats the last known position after that. `boundary` are the kerbs,
+    `boundary.frame` the row of the plan; leave it out if there is no map.
+    """
+
+    plan_m: Float[np.ndarray, "N T 2"]
+    truth_m: Float[np.ndarray, "N T 2"]
+    truth_valid: Bool[np.ndarray, "N T"]
+    objects: FutureObjects
+    boundary: MapLines | None = None
+
+    def __post_init__(self) -> None:
+        if self.plan_m.ndim != 3 or self.plan_m.shape[2] != 2 or not self.plan_m.shape[1]:
+            raise ValueError(f"PlanFrames.plan_m: expected [N, T, 2] with at least one step, got {list(self.plan_m.shape)}")
+        if self.truth_m.shape != self.plan_m.shape or self.truth_valid.shape != self.plan_m.shape[:2]:
+            raise ValueError(
+                f"PlanFrames: expected truth_m and truth_valid to go with plans {list(self.plan_m.shape)}, got {list(self.truth_m.shape)} "
+                f"and {list(self.truth_valid.shape)}; cut plan or truth to the same steps"
+            )
+        for name, positions_m in (("plan_m", self.plan_m), ("truth_m", self.truth_m)):
+            bad = np.flatnonzero(~np.isfinite(positions_m).all((1, 2)))
+            if len(bad):
+                raise ValueError(f"PlanFrames.{name}: expected finite numbers, row {bad[0]} has NaN or infinity ({len(bad)} such rows)")
+        rows = [("objects.frame", self.objects.frame, len(self.plan_m)), ("objects.step", self.objects.step, self.plan_m.shape[1])]
+        rows += [("boundary.frame", self.boundary.frame, len(self.plan_m))] if self.boundary is not None else []
+        for name, index, size in rows:
+            if len(index) and not 0 <= index.min() <= index.max() < size:
+                raise ValueError(f"PlanFrames.{name}: expected 0 to {size - 1}, got {index.min()} to {index.max()}")
+
+    def take(self, rows: Int[np.ndarray, "M"]) -> "PlanFrames":
+        """Some of the frames, such as `np.flatnonzero(turning(frames))`; a row at most once."""
+        place = np.full(len(self.plan_m), -1)
+        place[rows] = np.arange(len(rows))
+        objects = self.objects.take(np.flatnonzero(place[self.objects.frame] >= 0))
+        lines = None if self.boundary is None else self.boundary.take(np.flatnonzero(place[self.boundary.frame] >= 0))
+        return PlanFrames(
+            plan_m=self.plan_m[rows], truth_m=self.truth_m[rows], truth_valid=self.truth_valid[rows],
+            objects=replace(objects, frame=place[objects.frame]),
+            boundary=None if lines is None else replace(lines, frame=place[lines.frame]),
+        )  # fmt: skip
+
+    def until(self, horizon_s: float) -> "PlanFrames":
+        """The first steps only. `ValueError` when there are not as many."""
+        steps = round(horizon_s / STEP_S)
+        if not 1 <= steps <= self.plan_m.shape[1]:
+            raise ValueError(f"horizon_s: expected {STEP_S} to {self.plan_m.shape[1] * STEP_S} s, as far as the plans go, got {horizon_s}")
+        objects = self.objects.take(np.flatnonzero(self.objects.step < steps))
+        return PlanFrames(
+            plan_m=self.plan_m[:, :steps], truth_m=self.truth_m[:, :steps], truth_valid=self.truth_valid[:, :steps],
+            objects=objects, boundary=self.boundary,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlanScores:
+    """Result in one protocol, at each step [T]; rates are shares of the plans. NaN where no plan counts.
+
+    `rows` [M] are the plans that count, `frame_l2_m` and `frame_collision` [M, T] their parts in the averages (NaN: step not counted).
+    `truth_collision_rate` is how often the driven path itself hits, always counted. Boundary rates are None without a map.
+    """
+
+    protocol: PlanProtocol
+    time_s: Float[np.ndarray, "T"]
+    l2_m: Float[np.ndarray, "T"]
+    collision_rate: Float[np.ndarray, "T"]
+    truth_collision_rate: Float[np.ndarray, "T"]
+    boundary_rate: Float[np.ndarray, "T"] | None
+    truth_boundary_rate: Float[np.ndarray, "T"] | None
+    rows: Int[np.ndarray, "M"]
+    frame_l2_m: Float[np.ndarray, "M T"]
+    frame_collision: Float[np.ndarray, "M T"]
+
+    def average(self, values: Float[np.ndarray, "T"]) -> float:
+        """Mean of values at all whole seconds of the horizon: with 3 s, the "avg" of the tables of papers."""
+        return float(values[1::2].mean())
+
+
+def evaluate_plans(frames: PlanFrames, protocol: PlanProtocol, horizon_s: float = 3.0) -> PlanScores:
+    """L2, collisions and boundary crossings of all plans up to `horizon_s` (whole seconds), as `protocol` counts.
+
+    The horizon matters: protocols that drop frames drop those whose recording ends before it.
+    """
+    if horizon_s != round(horizon_s):
+        raise ValueError(f"horizon_s: expected whole seconds, got {horizon_s}")
+    frames = frames.until(horizon_s)
+    rows = np.flatnonzero(frames.truth_valid.all(1)) if protocol.short_truth == "drop frame" else np.arange(len(frames.plan_m))
+    frames = frames.take(rows)
+    valid = frames.truth_valid
+    counted = np.ones_like(valid) if protocol.short_truth == "zero" else valid
+    l2_m = np.linalg.norm(frames.plan_m - frames.truth_m, axis=2) * valid
+    hits, off = _hits(frames.plan_m, frames, protocol)
+    truth_hits, truth_off = _hits(frames.truth_m, frames, protocol)
+    if not protocol.count_where_truth_hits:
+        hits, off = hits & ~truth_hits, off & ~truth_off
+    frame_l2_m = _so_far(l2_m, counted, protocol.l2)
+    frame_hits, frame_truth_hits, frame_off, frame_truth_off = (
+        _so_far(flags & valid, counted, protocol.collision) for flags in (hits, truth_hits, off, truth_off)
+    )
+    mapped = frames.boundary is not None
+    return PlanScores(
+        protocol=protocol, time_s=STEP_S * np.arange(1, valid.shape[1] + 1), rows=rows,
+        frame_l2_m=frame_l2_m, frame_collision=frame_hits,
+        l2_m=_mean(frame_l2_m), collision_rate=_mean(frame_hits), truth_collision_rate=_mean(frame_truth_hits),
+        boundary_rate=_mean(frame_off) if mapped else None, truth_boundary_rate=_mean(frame_truth_off) if mapped else None,
+    )  # fmt: skip
+
+
+def turning(frames: PlanFrames, turn_rad: float = TURN_RAD) -> Bool[np.ndarray, "N"]:
+    """Which driven paths, as far as known, end in a direction that differs from straight ahead by at least `turn_rad`.
+
+    Lane changes are no turns, nor is standing. (The Turning-nuScenes of MomAD, arXiv:2503.03125, was picked by hand.)
+    """
+    yaw_rad = heading_rad(frames.truth_m)
+    last = np.maximum(frames.truth_valid.sum(1) - 1, 0)
+    turn = yaw_rad[np.arange(len(last)), last] - np.pi / 2
+    return frames.truth_valid.any(1) & (np.abs(np.arctan2(np.sin(turn), np.cos(turn))) >= turn_rad)
+
+
+def plan_changes_m(
+    plan_m: Float[np.ndarray, "N T 2"],
+    global_T_ego: Float[np.ndarray, "N 4 4"],
+    time_s: Float[np.ndarray, "N"],
+    sequence: Int[np.ndarray, "N"],
+) -> Float[np.ndarray, "N T-1"]:
+    """How far each plan is from that of the frame before, at the T - 1 instants both speak of (the first is one step from now).
+
+    NaN where the row before is of another sequence or not one step (0.5 +- 0.1 s) earlier. The mean of the rest is the inconsistency of a
+    planner, as MomAD (arXiv:2503.03125) proposes to measure; a plan that is simply carried out has 0. Rows in order of time.
+    """
+    frames, steps = plan_m.shape[:2]
+    for name, value, shape in (
+        ("global_T_ego", global_T_ego, (frames, 4, 4)),
+        ("time_s", time_s, (frames,)),
+        ("sequence", sequence, (frames,)),
+    ):
+        if value.shape != shape:
+            raise ValueError(f"plan_changes_m: {name}: expected {list(shape)} to go with {frames} plans, got {list(value.shape)}")
+    changes_m = np.full((frames, steps - 1), np.nan)
+    follows = (sequence[1:] == sequence[:-1]) & (np.abs(np.diff(time_s) - STEP_S) <= CONSISTENCY_GAP_S)
+    now = np.flatnonzero(follows) + 1
+    now_T_before = np.linalg.inv(global_T_ego[now]) @ global_T_ego[now - 1]
+    moved_m = plan_m[now - 1] @ now_T_before[:, :2, :2].transpose(0, 2, 1) + now_T_before[:, None, :2, 3]
+    changes_m[now] = np.linalg.norm(plan_m[now, :-1] - moved_m[:, 1:], axis=2)
+    return changes_m
+
+
+def _hits(path_m: Float[np.ndarray, "N T 2"], frames: PlanFrames, protocol: PlanProtocol) -> tuple[np.ndarray, np.ndarray]:
+    """At which steps a path touches an object, and a boundary."""
+    straight = protocol.heading == "straight"
+    yaw_rad = np.full(path_m.shape[:2], np.pi / 2) if straight else heading_rad(path_m)
+    ego = ego_rectangles(path_m, yaw_rad, protocol.ego_length_m, protocol.ego_width_m, protocol.ego_ahead_m)
+    objects = frames.objects
+    if protocol.labels is not None:
+        objects = objects.take(np.flatnonzero(np.isin(objects.label, protocol.labels)))
+    hits = hits_objects(ego, objects.box, objects.frame, objects.step)
+    return hits, np.zeros_like(hits) if frames.boundary is None else crosses_lines(ego, path_m, frames.boundary)
+
+
+def _so_far(values: np.ndarray, counted: Bool[np.ndarray, "M T"], how: Literal["at", "mean", "by"]) -> Float[np.ndarray, "M T"]:
+    """Values at, on average up to, or at most by each step that counts; NaN at the others."""
+    values = values.astype(np.float64)
+    if how == "mean":
+        values = np.cumsum(values * counted, 1) / np.maximum(np.cumsum(counted, 1), 1)
+    elif how == "by":
+        values = np.maximum.accumulate(values * counted, 1)
+    return np.where(counted, values, np.nan)
+
+
+def _mean(values: Float[np.ndarray, "M T"]) -> Float[np.ndarray, "T"]:
+    """Over the plans that count; NaN if none."""
+    count = (~np.isnan(values)).sum(0)
+    return np.where(count > 0, np.nansum(values, 0) / np.maximum(count, 1), np.nan)
