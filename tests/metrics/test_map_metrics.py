@@ -22,7 +22,7 @@ STRAIGHT = np.array([[0.0, 0.0], [0.0, 20.0]])
 
 
 def shifted(line, by_m):
-    return np.asarray(line) + [by_m, 0.0]
+    return np.add(line, [by_m, 0.0])
 
 
 def aps(predicted, truth):

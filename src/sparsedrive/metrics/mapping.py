@@ -15,6 +15,7 @@ Source: evaluation of swc-17/SparseDrive, which is that of StreamMapNet. Equal s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -190,16 +191,16 @@ def nearest_truth(predicted: MapLines, truth: MapLines, protocol: MapProtocol) -
 
     Lines that a bound shows to be beyond the largest threshold are not measured: their distance is infinite, and -1 their row.
     """
-    truth_m = resampled(truth, protocol.samples)
+    offered = _outlined(truth, protocol.samples)
     nearest, chamfer_m = np.full(len(predicted), -1), np.full(len(predicted), np.inf)
     for start in range(0, len(predicted), LINES_AT_ONCE):
         some = predicted.take(np.arange(start, min(start + LINES_AT_ONCE, len(predicted))))
-        points_m = resampled(some, protocol.samples)
+        lines = _outlined(some, protocol.samples)
         row, other = _same_class_and_frame(some, truth)
         for bound in (_gap_between_m, _mean_outside_m):
-            near = bound(points_m, truth_m, row, other) <= max(protocol.thresholds_m)
+            near = bound(lines, offered, row, other) <= max(protocol.thresholds_m)
             row, other = row[near], other[near]
-        pair_m = chamfer_distance_m(points_m, truth_m, row, other)
+        pair_m = chamfer_distance_m(lines.points_m, offered.points_m, row, other)
         best_first = np.lexsort((other, pair_m, row))
         found, first = np.unique(row[best_first], return_index=True)
         nearest[start + found], chamfer_m[start + found] = other[best_first[first]], pair_m[best_first[first]]
@@ -244,20 +245,34 @@ def _same_class_and_frame(predicted: MapLines, truth: MapLines) -> tuple[np.ndar
     return row, by_group[position]
 
 
-def _gap_between_m(first_m: np.ndarray, second_m: np.ndarray, row: np.ndarray, other: np.ndarray) -> Float[np.ndarray, "N"]:
+class _Outlined(NamedTuple):
+    """Resampled lines, and the rectangles around them."""
+
+    points_m: np.ndarray
+    low_m: np.ndarray
+    high_m: np.ndarray
+
+
+def _outlined(lines: MapLines, samples: int) -> _Outlined:
+    low_m, high_m = (
+        edge.reduceat(lines.points_m, lines.splits[:-1]) if len(lines) else np.zeros((0, 2)) for edge in (np.minimum, np.maximum)
+    )
+    return _Outlined(resampled(lines, samples), low_m, high_m)
+
+
+def _gap_between_m(first: _Outlined, second: _Outlined, row: np.ndarray, other: np.ndarray) -> Float[np.ndarray, "N"]:
     """Not more than the chamfer distance of the pairs: the gap between the rectangles around the lines."""
-    gap_m = np.maximum(first_m.min(1)[row] - second_m.max(1)[other], second_m.min(1)[other] - first_m.max(1)[row])
+    gap_m = np.maximum(first.low_m[row] - second.high_m[other], second.low_m[other] - first.high_m[row])
     return np.asarray(np.hypot(*np.maximum(gap_m, 0.0).T))
 
 
-def _mean_outside_m(first_m: np.ndarray, second_m: np.ndarray, row: np.ndarray, other: np.ndarray) -> Float[np.ndarray, "N"]:
+def _mean_outside_m(first: _Outlined, second: _Outlined, row: np.ndarray, other: np.ndarray) -> Float[np.ndarray, "N"]:
     """Not more than the chamfer distance of the pairs: how far points of one line are on average from the rectangle around the other."""
     bound_m = np.zeros(len(row))
-    for points_m, inner, around_m, outer in ((first_m, row, second_m, other), (second_m, other, first_m, row)):
-        low, high = around_m.min(1)[:, None], around_m.max(1)[:, None]
+    for inner, i, around, j in ((first, row, second, other), (second, other, first, row)):
         for start in range(0, len(row), BOUNDS_AT_ONCE):
             some = slice(start, start + BOUNDS_AT_ONCE)
-            some_m = points_m[inner[some]]
-            outside_m = some_m - np.clip(some_m, low[outer[some]], high[outer[some]])
+            points_m = inner.points_m[i[some]]
+            outside_m = points_m - np.clip(points_m, around.low_m[j[some], None], around.high_m[j[some], None])
             bound_m[some] += np.hypot(outside_m[..., 0], outside_m[..., 1]).mean(1) / 2
     return bound_m

@@ -4,16 +4,21 @@ Waypoints are 0.5 s apart. L2 at a step is the distance between the planned and 
 its rectangle on the ground touches that of an object as it really was then (nobody reacts to the plan). Numbers of different papers mean
 different things; a `PlanProtocol` names each choice:
 
-                    L2 at t s   collision at t s   truth too short   heading    objects               driven path hits too
-    UNIAD           at t        at t               counts as 0       straight   vehicles              not counted
-    ST_P3 (VAD)     mean to t   mean to t          frame dropped     straight   vehicles, people      not counted
-    SPARSEDRIVE     mean to t   mean to t          frame dropped     of path    everything annotated  not counted
-    PLAIN           at t        by t               step dropped      of path    everything annotated  counted
+                    L2 at t s   collision at t s   truth too short   vehicle          objects               driven path hits too
+    UNIAD           at t        at t               counts as 0       straight, grid   vehicles              not counted
+    ST_P3 (VAD)     mean to t   mean to t          frame dropped     straight, grid   vehicles, people      not counted
+    SPARSEDRIVE     mean to t   mean to t          frame dropped     turned           everything annotated  not counted
+    PLAIN           at t        by t               step dropped      turned           everything annotated  counted
 
-"mean to t" averages all steps up to t (so it is about half of "at t"), "by t" is the share of plans that have collided at any step up to
-t. "not counted": where the driven path itself touches an object, a collision of the plan is not counted, though the step stays in the
-denominator. The published UniAD, ST-P3 and VAD paint everything on a grid of 0.5 m first; here rectangles are exact in every protocol.
-Averages are over 1, 2 and 3 s. L2 is in no way a measure of driving: see the baselines, which see nothing.
+- "mean to t" averages all steps up to t: of an error that grows evenly, about half of "at t".
+- "by t" is the share of plans that have collided at any step up to t.
+- A truth that ends early: its missing steps count as no error and no collision, or drop the whole frame, or only themselves.
+- "straight": the vehicle is not turned along its path. "grid": everything is painted on cells of 0.5 m first, which finds more
+  collisions; `replace(UNIAD, vehicle="straight")` takes exact rectangles. (VAD rounds to cells the other way; up to a cell's difference.)
+- "not counted": where the driven path itself touches an object, a collision of the plan is not, and the step stays in the denominator.
+
+Kerbs (`boundary`) follow the same rules, always with exact rectangles. Averages are over 1, 2 and 3 s. A small L2 is no proof of driving
+well: `sparsedrive.metrics.baselines` has plans that see nothing.
 
 Sources: evaluation of OpenDriveLab/UniAD, OpenDriveLab/ST-P3, hustvl/VAD, swc-17/SparseDrive; "by t": Li et al., arXiv:2312.03031.
 """
@@ -24,7 +29,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sparsedrive.metrics.footprint import crosses_lines, ego_rectangles, heading_rad, hits_objects
+from sparsedrive.metrics.footprint import crosses_lines, ego_rectangles, heading_rad, hits_objects, hits_objects_on_grid
 from sparsedrive.metrics.mapping import MapLines
 from sparsedrive.structures import DETECTION_CLASSES
 
@@ -43,7 +48,7 @@ class PlanProtocol:
     l2: Literal["at", "mean"]
     collision: Literal["at", "mean", "by"]
     short_truth: Literal["zero", "drop frame", "drop step"]
-    heading: Literal["straight", "path"]
+    vehicle: Literal["grid", "straight", "turned"]
     labels: tuple[int, ...] | None
     count_where_truth_hits: bool
     ego_length_m: float = 4.084
@@ -52,17 +57,17 @@ class PlanProtocol:
 
 
 UNIAD = PlanProtocol(
-    name="uniad", l2="at", collision="at", short_truth="zero", heading="straight", labels=VEHICLES, count_where_truth_hits=False
+    name="uniad", l2="at", collision="at", short_truth="zero", vehicle="grid", labels=VEHICLES, count_where_truth_hits=False
 )
 ST_P3 = PlanProtocol(
-    name="st-p3", l2="mean", collision="mean", short_truth="drop frame", heading="straight", labels=VEHICLES + PEOPLE,
+    name="st-p3", l2="mean", collision="mean", short_truth="drop frame", vehicle="grid", labels=VEHICLES + PEOPLE,
     count_where_truth_hits=False,
 )  # fmt: skip
 SPARSEDRIVE = PlanProtocol(
-    name="sparsedrive", l2="mean", collision="mean", short_truth="drop frame", heading="path", labels=None, count_where_truth_hits=False
+    name="sparsedrive", l2="mean", collision="mean", short_truth="drop frame", vehicle="turned", labels=None, count_where_truth_hits=False
 )
 PLAIN = PlanProtocol(
-    name="plain", l2="at", collision="by", short_truth="drop step", heading="path", labels=None, count_where_truth_hits=True
+    name="plain", l2="at", collision="by", short_truth="drop step", vehicle="turned", labels=None, count_where_truth_hits=True
 )
 PROTOCOLS = (UNIAD, ST_P3, SPARSEDRIVE, PLAIN)
 
@@ -209,7 +214,7 @@ def evaluate_plans(frames: PlanFrames, protocol: PlanProtocol, horizon_s: float 
 def turning(frames: PlanFrames, turn_rad: float = TURN_RAD) -> Bool[np.ndarray, "N"]:
     """Which driven paths, as far as known, end in a direction that differs from straight ahead by at least `turn_rad`.
 
-    Lane changes are no turns, nor is standing. (The Turning-nuScenes of MomAD, arXiv:2503.03125, was picked by hand.)
+    Lane changes are no turns, nor is standing. (Not the curated Turning-nuScenes of MomAD, arXiv:2503.03125.)
     """
     yaw_rad = heading_rad(frames.truth_m)
     last = np.maximum(frames.truth_valid.sum(1) - 1, 0)
@@ -226,7 +231,7 @@ def plan_changes_m(
     """How far each plan is from that of the frame before, at the T - 1 instants both speak of (the first is one step from now).
 
     NaN where the row before is of another sequence or not one step (0.5 +- 0.1 s) earlier. The mean of the rest is the inconsistency of a
-    planner, as MomAD (arXiv:2503.03125) proposes to measure; a plan that is simply carried out has 0. Rows in order of time.
+    planner, after the idea of MomAD (arXiv:2503.03125), not its numbers; a plan that is simply carried out has 0. Rows in order of time.
     """
     frames, steps = plan_m.shape[:2]
     for name, value, shape in (
@@ -247,13 +252,16 @@ def plan_changes_m(
 
 def _hits(path_m: Float[np.ndarray, "N T 2"], frames: PlanFrames, protocol: PlanProtocol) -> tuple[np.ndarray, np.ndarray]:
     """At which steps a path touches an object, and a boundary."""
-    straight = protocol.heading == "straight"
-    yaw_rad = np.full(path_m.shape[:2], np.pi / 2) if straight else heading_rad(path_m)
-    ego = ego_rectangles(path_m, yaw_rad, protocol.ego_length_m, protocol.ego_width_m, protocol.ego_ahead_m)
+    yaw_rad = heading_rad(path_m) if protocol.vehicle == "turned" else np.full(path_m.shape[:2], np.pi / 2)
+    size = (protocol.ego_length_m, protocol.ego_width_m, protocol.ego_ahead_m)
+    ego = ego_rectangles(path_m, yaw_rad, *size)
     objects = frames.objects
     if protocol.labels is not None:
         objects = objects.take(np.flatnonzero(np.isin(objects.label, protocol.labels)))
-    hits = hits_objects(ego, objects.box, objects.frame, objects.step)
+    if protocol.vehicle == "grid":
+        hits = hits_objects_on_grid(path_m, *size, objects.box, objects.frame, objects.step)
+    else:
+        hits = hits_objects(ego, objects.box, objects.frame, objects.step)
     return hits, np.zeros_like(hits) if frames.boundary is None else crosses_lines(ego, path_m, frames.boundary)
 
 

@@ -18,7 +18,7 @@ from sparsedrive.metrics.records import BoxRecords, KeyFrames
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrackPoints:
-    """N boxes of tracks, as far as tracking looks at them, sorted by frame (index), with the number of their track."""
+    """N boxes of tracks, as far as tracking looks at them, sorted by scene and time; `track` numbers their tracks."""
 
     frame: Int[np.ndarray, "N"]
     xy_m: Float[np.ndarray, "N 2"]
@@ -68,7 +68,7 @@ def complete_tracks(boxes: BoxRecords, frames: KeyFrames) -> TrackPoints:
     _, began = np.unique(track[np.argsort(step, kind="stable")], return_index=True)
     rank = np.concatenate([np.arange(len(boxes)), len(boxes) + began[track[after]]])
     all_frames = np.concatenate([boxes.frame, frame])
-    rows = np.lexsort((rank, all_frames))
+    rows = np.lexsort((rank, steps[all_frames], scene_of_frame[all_frames]))
     return TrackPoints(
         frame=all_frames[rows],
         xy_m=np.concatenate([boxes.center_m[:, :2], xy_m])[rows],
