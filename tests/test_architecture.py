@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": NOUNS | {"layers", "models"},
     "training": NOUNS | {"layers", "losses", "decoding", "metrics", "data", "models", "config", "convert"},
     "runtime": NOUNS | {"decoding", "data", "models", "config"},
+    "evaluation": NOUNS | {"decoding", "metrics", "data", "models", "config", "runtime", "viz"},
     "convert": NOUNS | {"layers", "models", "config"},
     "export": NOUNS | {"layers", "decoding", "models", "config"},
 }

@@ -82,8 +82,8 @@ def test_anchors_of_a_tiny_log_fit_the_model(prepared, tmp_path, capsys):
     printed = capsys.readouterr()
     anchors = Anchors.load(out)
     groups = {group.name: group for group in anchors.groups}
-    assert 0 < groups["detection"].from_data == groups["detection"].samples < 300 and groups["map"].from_data > 0
-    assert f"detection {groups['detection'].from_data} of 300" in printed.err and str(out) in printed.out
+    assert 0 < groups["detection"].from_data == groups["detection"].samples < groups["detection"].count and groups["map"].from_data > 0
+    assert f"detection {groups['detection'].from_data} of {groups['detection'].count}" in printed.err and str(out) in printed.out
     assert cv2.imread(str(picture)).shape[1] > 800
     model = sparsedrive.load("tiny")
     assert anchors.sizes == anchor_sizes(model.config)
@@ -106,6 +106,12 @@ def test_wrong_options_of_anchors(prepared, tmp_path, capsys, extra, message):
     assert main([*command, *extra]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_anchors_that_cannot_be_written_are_an_error_before_clustering(prepared, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["anchors", "--data", str(prepared), "--out", str(tmp_path / "file" / "a.safetensors")]) == 2
+    assert "--out: cannot write in" in capsys.readouterr().err
 
 
 def test_anchors_of_a_folder_that_is_not_prepared(tmp_path, capsys):

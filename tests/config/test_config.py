@@ -10,6 +10,7 @@ from sparsedrive.config import from_json, preset, presets, to_json
 from sparsedrive.config.json_io import CLASSES
 from sparsedrive.convert.sparsedrive import key_table, official_constants, official_name
 from sparsedrive.models.sparsedrive import SparseDriveConfig
+from sparsedrive.structures import DenoisingConfig
 
 SMALL, WHOLE = "sparsedrive_small_stage1", "sparsedrive_small_stage2"
 
@@ -21,14 +22,14 @@ def on_meta(config: SparseDriveConfig) -> torch.nn.Module:
 
 
 def test_names_of_presets():
-    assert presets() == ["tiny", SMALL, WHOLE, "sparsedrive_base_stage1", "sparsedrive_base_stage2"]
+    assert presets() == ["tiny", "tiny_pretrained", SMALL, WHOLE, "sparsedrive_base_stage1", "sparsedrive_base_stage2"]
     assert [preset(name).name for name in presets()] == presets()
-    assert len({preset(name).describe for name in presets()}) == 5
+    assert len({preset(name).describe for name in presets()}) == 6
     assert sparsedrive.preset is preset and sparsedrive.presets is presets
 
 
 def test_an_unknown_preset_is_refused_with_the_known_names():
-    with pytest.raises(ValueError, match=r"expected one of tiny, sparsedrive_small_stage1, .*; got 'sparsedrive_huge'"):
+    with pytest.raises(ValueError, match=r"expected one of tiny, tiny_pretrained, sparsedrive_small_stage1, .*; got 'sparsedrive_huge'"):
         preset("sparsedrive_huge")
 
 
@@ -55,7 +56,7 @@ def test_facts_of_the_presets():
     whole, base, tiny = preset(WHOLE), preset("sparsedrive_base_stage2"), preset("tiny")
     assert (whole.image_wh_px, base.image_wh_px, tiny.image_wh_px) == ((704, 256), (1408, 512), (352, 128))
     assert (whole.encoder.backbone.depth, base.encoder.backbone.depth, tiny.encoder.backbone.depth) == (50, 101, 18)
-    assert [preset(name).public_weights for name in presets()] == [False, True, True, False, False]
+    assert [preset(name).public_weights for name in presets()] == [False, False, True, True, False, False]
     assert (whole.detection.num_anchors, whole.detection.num_memory, whole.map.num_anchors) == (900, 600, 100)
     assert (preset(SMALL).map.num_memory, whole.map.num_memory) == (0, 33)
     assert preset(SMALL).planner is None and preset("sparsedrive_base_stage1").planner is None and whole.planner is not None
@@ -85,6 +86,7 @@ def test_json_keeps_values_that_are_not_the_default():
     changed = replace(
         config,
         encoder=encoder,
+        detection=replace(config.detection, denoising=DenoisingConfig(num_groups=2, num_temporal_groups=1)),
         map=replace(config.map, kind=kind),
         camera_names=("A", "B"),
         max_gap_s=0.75,
@@ -99,7 +101,7 @@ def test_json_knows_every_configuration_class():
             return set()
         return {type(value).__name__}.union(*(classes(getattr(value, field.name)) for field in fields(value)))
 
-    assert set(CLASSES) == set().union(*(classes(preset(name)) for name in presets()))
+    assert set(CLASSES) == {"DenoisingConfig"}.union(*(classes(preset(name)) for name in presets()))
 
 
 def edited(**changes) -> str:

@@ -173,6 +173,31 @@ def test_partial_can_bus_and_missing_pictures_are_warnings(log, tmp_path):
     assert json.loads((report.out / "report.json").read_text())["scenes"][0]["samples_with_some_pictures"] == {token: 5}
 
 
+@pytest.mark.parametrize("damage", ["picture", "empty picture", "scan"])
+def test_a_file_cut_short_is_an_error_or_a_counted_one_that_is_missing(straight, log, tmp_path, damage):
+    if damage == "scan":
+        rows = json.loads((log / VERSION / "sample_data.json").read_text())
+        victim = log / next(row["filename"] for row in rows if row["filename"].endswith(".bin"))
+        victim.parent.mkdir(exist_ok=True)
+        victim.write_bytes(bytes(20 * 7 + 1))
+    else:
+        victim = next((log / "samples" / "CAM_BACK").iterdir())
+        victim.write_bytes(victim.read_bytes()[: 0 if damage == "empty picture" else -200])
+    name = victim.relative_to(log).as_posix()
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=rf"scene-0001: {name}: .*skip_broken"):
+        prepare(log, None, out)
+    report = prepare(log, None, out, skip_broken=True)
+    assert not report.skipped and [
+        text for text in report.all_warnings() if f"1 damaged file counted as missing, the first: {name}" in text
+    ]
+    assert report.counts()["pictures"] == [72 if damage == "scan" else 69, 72] and report.counts()["lidar_scans"] == [0, 12]
+    with pytest.raises(ValueError, match="skip_broken"):  # what an earlier run let pass is not let pass now
+        prepare(log, None, out)
+    victim.unlink()
+    assert not [scene for scene in prepare(log, None, out).scenes if scene.kept]
+
+
 def break_nan_pose(log):
     change(log, "ego_pose", lambda rows: next(row for row in rows if row["token"].endswith("+2")).update(translation=[float("nan"), 0, 0]))
 
@@ -183,6 +208,17 @@ def break_dangling_token(log):
 
 def break_row(log):
     change(log, "sample_data", lambda rows: next(row for row in rows if row["token"].endswith("+2")).pop("filename"))
+
+
+def break_filename(log):
+    change(log, "sample_data", lambda rows: next(row for row in rows if row["token"].endswith("+2")).update(filename="../1.jpg"))
+
+
+def break_intrinsic(log):
+    def spoil(rows):
+        next(row for row in rows if row["token"].endswith("+2") and row["camera_intrinsic"])["camera_intrinsic"][0][0] = float("nan")
+
+    change(log, "calibrated_sensor", spoil)
 
 
 def break_empty_scene(log):
@@ -228,6 +264,8 @@ BROKEN = [
     (break_nan_pose, r"scene-0002, sample \w+\+2: ego_pose\.json, row '\w+\+2': expected finite numbers"),
     (break_dangling_token, r"sample_annotation\.json, row '\w+\+2': instance_token = 'lost' is in no row of instance\.json"),
     (break_row, r"sample_data\.json: row '\w+\+2' has no field 'filename'"),
+    (break_filename, r"sample_data\.json: row '\w+\+2' .*expected a filename inside the log's folder.*'\.\./1\.jpg'"),
+    (break_intrinsic, r"calibrated_sensor\.json: row '\w+\+2' .*finite numbers in camera_intrinsic"),
     (break_empty_scene, r"scene-0002: no sample of this scene"),
     (break_lost_samples, r"\(scene-0002\): nbr_samples = 40, but sample\.json has 4"),
     (break_rate, r"scene-0002: expected key frames 0\.5 s apart, got a median of 1\.000 s"),

@@ -51,6 +51,17 @@ def test_keys_not_allowed_have_no_influence():
     assert_close(ours(query, key, key, allowed), ours(query, key[:, :3], key[:, :3]))
 
 
+def test_queries_may_differ_in_what_they_see():
+    ours, theirs = attention(), nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+    theirs.load_state_dict(ours.state_dict())
+    query, key = tokens(2, 5, seed=1), tokens(2, 7, seed=2)
+    allowed = torch.rand(2, 5, 7, generator=rng(4)) > 0.5
+    assert allowed.any(-1).all() and not (allowed == allowed[:, :1]).all()
+    assert_close(ours(query, key, key, allowed), theirs(query, key, key, attn_mask=~allowed.repeat_interleave(HEADS, 0))[0])
+    with published_order():
+        assert_close(ours(query, key, key, allowed), theirs(query, key, key, attn_mask=~allowed.repeat_interleave(HEADS, 0))[0])
+
+
 @pytest.mark.parametrize("queries", [1, 5])
 @pytest.mark.parametrize("masked", [False, True])
 def test_published_order_changes_rounding_only(queries, masked):

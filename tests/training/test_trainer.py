@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_samples import RandomLoader, same_weights, train_config, trainer
+from safetensors import SafetensorError
+from training_samples import RandomLoader, model_config, same_weights, train_config, trainer
 
 from sparsedrive.training import checkpoint as disk
 from sparsedrive.training.guard import TrainingError
 from sparsedrive.training.logs import read_log
-from sparsedrive.training.trainer import CHECKPOINTS, rescaled
+from sparsedrive.training.recipes import recipe
+from sparsedrive.training.trainer import CHECKPOINTS, Trainer, make_accelerator
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +116,13 @@ def spoil(what: str, at: int):
     return change
 
 
-@pytest.mark.parametrize(("what", "named"), [("image", "Frame.images"), ("truth", "BoxTargets.box")])
-def test_data_that_are_no_numbers_stop_the_run_with_their_name(tmp_path, what, named):
-    run = trainer(tmp_path, loader=RandomLoader(spoil=spoil(what, at=2)))
-    with pytest.raises(TrainingError, match=f"step 3: .* not finite; the data are not finite: {named}; frames 0@.*3@"):
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(
+    ("what", "named"), [("image", r"Frame\.images; frames drive-1 #2\."), ("truth", r"BoxTargets\.box; frames drive-2 #2\.")]
+)
+def test_data_that_are_no_numbers_stop_the_run_with_their_name(tmp_path, what, named, accumulation):
+    run = trainer(tmp_path, loader=RandomLoader(spoil=spoil(what, at=2)), accumulation=accumulation)
+    with pytest.raises(TrainingError, match=f"step 3: .*the data are not finite: {named}"):
         run.run()
     assert [path.name for path in saved(run)] == ["step-00000002"]
 
@@ -128,6 +133,17 @@ def test_weights_that_are_no_numbers_stop_the_run_with_the_module(tmp_path):
         next(iter(run.plain_model.map.encoder.parameters())).fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"first module whose output is not finite is 'map\.encoder"):
         run.run()
+
+
+def test_gradients_that_are_no_numbers_stop_the_run_before_they_reach_the_weights(tmp_path):
+    run = trainer(tmp_path)
+    weight = next(run.plain_model.map.encoder.parameters())
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(
+        TrainingError, match=r"step 1: the losses are finite, but not their gradients: those of 1 parameters are not, the first is 'map\."
+    ):
+        run.run()
+    assert all(value.isfinite().all() for value in run.plain_model.state_dict().values())
 
 
 def test_unknown_velocities_are_no_culprits(tmp_path):
@@ -141,18 +157,18 @@ def test_unknown_velocities_are_no_culprits(tmp_path):
     assert all(leaf.isfinite().all() for leaf in run.plain_model.state_dict().values())
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device (os error 28)")])
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, error):
     run = trainer(tmp_path)
-    real, calls = disk.save_file, []
+    real = disk.save_file
 
     def full(tensors, path, *args, **kwargs):
-        calls.append(path)
         if "step-00000004" in str(path):
-            raise OSError(28, "No space left on device")
+            raise error
         return real(tensors, path, *args, **kwargs)
 
     monkeypatch.setattr(disk, "save_file", full)
-    with pytest.raises(TrainingError, match=r"step 4: the checkpoint could not be written .*No space left.*; the last whole one is intact"):
+    with pytest.raises(TrainingError, match=r"step 4: the checkpoint could not be written .*No space left.*; the last whole checkpoint is"):
         run.run()
     assert [path.name for path in saved(run)] == ["step-00000002"]
     again = trainer(tmp_path / "again", seed=3)
@@ -178,16 +194,51 @@ def test_another_batch_does_not_resume(whole, tmp_path):
         trainer(tmp_path, batch_size=2, loader=RandomLoader(streams=2)).resume(saved(whole)[0])
 
 
+def test_batches_of_another_size_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected batches of 4 streams .*, got 3"):
+        trainer(tmp_path, loader=RandomLoader(streams=3)).run()
+
+
 def test_batches_that_do_not_divide_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"multiple of processes \* accumulation = 1 \* 3, got 4"):
         trainer(tmp_path, accumulation=3)
 
 
 def test_the_rate_follows_the_batch():
-    config = rescaled(train_config(), 8)
-    assert config.batch_size == 8 and config.optimiser.rate == pytest.approx(2 * train_config().optimiser.rate)
+    before = recipe("tiny")
+    after = before.with_batch(4 * before.batch_size)
+    assert after.optimiser.rate == pytest.approx(4 * before.optimiser.rate)
+    assert after.train_config(10_000).steps == pytest.approx(before.train_config(10_000).steps / 4, abs=1)
 
 
 def test_the_position_is_readable(whole):
     run = json.loads((saved(whole)[-1] / "run.json").read_text())
-    assert run == {"step": 6, "loader": {"step": 6}, "loss_scale": None}
+    assert run == {"step": 6, "loader": {"step": 6}, "loss_scale": None, "processes": 1, "settings": train_config(ema_decay=0.9).settings()}
+
+
+def test_a_resumed_run_says_which_settings_are_others(whole, tmp_path):
+    assert trainer(tmp_path / "same", ema_decay=0.9).resume(saved(whole)[0]) == []
+    config = replace(train_config().optimiser, rate=2e-3)
+    changed = trainer(tmp_path / "other", ema_decay=0.9, steps=8, optimiser=config, keep=1).resume(saved(whole)[0])
+    assert changed == ["steps 6 -> 8", "optimiser.rate 0.001 -> 0.002"]
+
+
+def test_another_number_of_processes_does_not_resume(whole, tmp_path):
+    copy = tmp_path / "step-00000004"
+    shutil.copytree(saved(whole)[0], copy)
+    run = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(run | {"processes": 8}))
+    with pytest.raises(ValueError, match=r"written by 8 process\(es\).* this run has 1; start as many"):
+        trainer(tmp_path / "run").resume(copy)
+
+
+def test_another_model_does_not_resume(whole, tmp_path):
+    config = replace(model_config(), name="other", planner=None)
+    run = Trainer(config.build(), RandomLoader(), train_config(), tmp_path, make_accelerator(train_config(), cpu=True))
+    with pytest.raises(ValueError, match="not the weights of 'other'"):
+        run.resume(saved(whole)[0])
+
+
+def test_what_froze_since_does_not_resume(whole, tmp_path):
+    with pytest.raises(ValueError, match=r"parameters do not learn in this run, the first is 'map\."):
+        trainer(tmp_path, freeze=("map.",)).resume(saved(whole)[0])

@@ -8,7 +8,9 @@ import model_samples
 import torch
 from torch.utils import _pytree as pytree
 
+from sparsedrive.data.sampler import FrameRequest
 from sparsedrive.models.depth_head import DepthHeadConfig
+from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDriveConfig
 from sparsedrive.structures import BoxTargets, Frame, FrameTargets, FutureTargets, MapTargets, cat_frames
 from sparsedrive.training.config import OptimiserConfig, TrainConfig
@@ -18,8 +20,10 @@ SEQUENCE_LENGTH = 3
 
 
 def model_config() -> SparseDriveConfig:
-    """`model_samples.config` with one depth level, so that its targets are small."""
-    return replace(model_samples.config(), depth=DepthHeadConfig(num_levels=1))
+    """`model_samples.config` with one depth level, so that its targets are small, and a thin backbone."""
+    config = model_samples.config()
+    encoder = replace(config.encoder, backbone=ResNetConfig(depth=18, width=8))
+    return replace(config, encoder=encoder, depth=DepthHeadConfig(num_levels=1))
 
 
 def train_config(**changes) -> TrainConfig:
@@ -72,6 +76,9 @@ class RandomLoader:
             rows = [pytree.tree_flatten(targets(step, stream)) for stream in self.streams]
             merged = [torch.cat(list(column)) for column in zip(*(leaves for leaves, _ in rows), strict=True)]
             yield self.spoil(step, cat_frames(frames), pytree.tree_unflatten(merged, rows[0][1]))
+
+    def requests(self, step: int) -> list[FrameRequest]:
+        return [FrameRequest(scene=f"drive-{stream}", frame=step, sequence_id=stream) for stream in self.streams]
 
     def state_dict(self) -> dict[str, int]:
         return {"step": self.step}

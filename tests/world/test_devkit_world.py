@@ -75,8 +75,10 @@ def test_can_bus_of_the_devkit(little_world, truth):
         ego = state_at(states, (message["utime"] - PLAN.name.start_us) * 1e-6).ego
         np.testing.assert_allclose(message["pos"][:2], ego.position_m, atol=1e-9)
         np.testing.assert_allclose(message["vel"], [ego.speed_mps, 0, 0], atol=1e-9)
-    angles = [message["value"] for message in can.get_messages(PLAN.name.scene, "steeranglefeedback")]
-    assert min(angles) <= STEERING_RATIO * states[20].ego.steering_rad <= max(angles)
+    angles_rad = {message["utime"]: message["value"] for message in can.get_messages(PLAN.name.scene, "steeranglefeedback")}
+    for state in (states[10], states[20]):
+        expected_rad = STEERING_RATIO * state.ego.steering_rad
+        assert abs(angles_rad[PLAN.name.time_us(state.time_s)] - expected_rad) < 1e-9
 
 
 def test_map_of_the_devkit_is_the_town(little_world, truth, tmp_path):

@@ -145,6 +145,22 @@ def test_a_lane_change_ends_in_the_middle_of_the_neighbour(town):
     assert steps_m.max() < 0.12  # no jump: at most 2.4 m/s sideways
 
 
+def test_a_bold_driver_cuts_in_and_the_ego_brakes(town):
+    lane = next(k for k, item in enumerate(town.lanes) if item.left is not None)
+    world = alone(town, lane=town.lanes[lane].left, others=((lane, 22.0),), ego_s_m=7.0)
+    world.setting = replace(
+        world.setting,
+        drivers=replace(
+            world.setting.drivers, cuts_in=np.array([True, False]), changes_lanes=np.array([True, False]), top_speed_mps=np.full(2, 7.0)
+        ),
+    )
+    world.state = replace(world.state, time_s=1.0, speed_mps=world.state.speed_mps + 7.0, ego=replace(world.state.ego, speed_mps=7.0))
+    states = drive(world, 5.0)
+    assert int(states[-1].minds.drivers.lane[0]) == int(states[-1].minds.drivers.lane[-1]) == town.lanes[lane].left
+    assert min(state.ego.acceleration_mps2 for state in states) < -0.5
+    assert not any(len(world.collisions(state)) for state in states)
+
+
 def test_a_left_turner_waits_for_oncoming_traffic(town):
     network = build_network(town)
     turn = next(k for k, lane in enumerate(town.lanes) if lane.turn == "left" and lane.junction == 4 and len(lane.yields_to) == 3)

@@ -125,3 +125,9 @@ def test_numbers_of_scenes_and_workers_are_checked(tmp_path):
     for scenes, workers in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least 1 scene and 1 worker"):
             write_world(tmp_path, scenes, CONFIG, workers=workers)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/world: cannot write there"):
+        write_world(tmp_path / "file" / "world", 1, CONFIG)

@@ -10,6 +10,8 @@ from world_samples import CONFIG, SCENES
 
 from sparsedrive.data import NuScenesLog
 from sparsedrive.data.nuscenes.map_expansion import load_city_map
+from sparsedrive.data.nuscenes.prepare import prepare
+from sparsedrive.data.prepared import PreparedData
 from sparsedrive.structures import DETECTION_CLASSES, MAP_CLASSES, NUSCENES_CAMERAS
 from sparsedrive.world.camera import Renderer
 from sparsedrive.world.can_bus import STEERING_RATIO
@@ -80,6 +82,26 @@ def test_boxes_are_the_actors_seen_from_the_ego_frame(records, truth):
         turn_rad = boxes.box[:, 6].numpy() - (state.pose[actors, 2] - state.ego.yaw_rad + np.pi / 2)
         assert np.abs((turn_rad + np.pi) % (2 * np.pi) - np.pi).max() < 1e-4
     assert total > 30
+
+
+def test_futures_are_where_the_actors_went(little_world, truth, tmp_path):
+    world, states = truth
+    number_of = actor_of(PLAN.name.scene, len(world.cast))
+    scene = PreparedData.open(prepare(little_world, None, tmp_path / "prepared").out).scene(PLAN.name.scene)
+    then = [state_at(states, (int(time_us) - PLAN.name.start_us) * 1e-6) for time_us in scene.timestamp_us]
+    known = 0
+    for frame in range(scene.num_frames):
+        ego_T_global, rows = np.linalg.inv(scene.global_T_ego[frame]), scene.boxes_of(frame)
+        assert scene.ego_future_valid[frame].sum() == scene.num_frames - 1 - frame
+        for step, later in enumerate(then[frame + 1 :]):
+            own_m = ego_T_global @ car_pose(later.ego) @ RIG.lidar.car_T_lidar[:, 3]
+            np.testing.assert_allclose(scene.ego_future_m[frame, step], own_m[:2], atol=1e-3)
+            actors = [number_of[scene.instance_tokens[number]] for number in scene.box_instance[rows]]
+            place_m = np.column_stack([later.pose[actors, :2], np.zeros(len(actors)), np.ones(len(actors))]) @ ego_T_global.T
+            valid = scene.agent_future_valid[rows, step]
+            np.testing.assert_allclose(scene.agent_future_m[rows, step][valid], place_m[valid, :2], atol=1e-3)
+            known += int(valid.sum())
+    assert known > 30
 
 
 def test_classes_are_those_of_the_cast(records, truth):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 from sparsedrive.cli.console import BaseVerb, err, optional, out, print_warning
@@ -19,7 +20,7 @@ class FitAnchors(BaseVerb):
 
     Examples:
       sparsedrive anchors --data prepared --split train --preset sparsedrive_small_stage2 --out anchors.safetensors
-      sparsedrive anchors --data prepared --split train --preset tiny --out anchors.safetensors --picture anchors.png
+      sparsedrive anchors --data nuscenes/prepared/v1.0-mini --split mini_train --preset tiny --out a.safetensors --picture a.png
     """
 
     data: Path
@@ -48,6 +49,7 @@ class FitAnchors(BaseVerb):
             raise ValueError(f"--out: expected a name ending in .safetensors, got {self.out}")
         if self.seed < 0:
             raise ValueError(f"--seed: expected 0 or more, got {self.seed}")
+        _check_writable(self.out.parent)
         sizes, data = anchor_sizes(preset(self.preset)), PreparedData.open(self.data)
         columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=err(), transient=True) as bar:
@@ -60,6 +62,15 @@ class FitAnchors(BaseVerb):
         if self.picture is not None:
             _draw(anchors, self.picture)
         return 0
+
+
+def _check_writable(folder: Path) -> None:
+    """Before minutes of clustering, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(f"--out: cannot write in {folder} ({error.strerror}); give another folder") from error
 
 
 def _report(anchors: "Anchors", path: Path) -> None:

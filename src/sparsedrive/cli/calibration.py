@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(BaseVerb):
-    """Draw one frame so that a person sees whether its calibration is right: every camera with the horizon, rings on the road, lidar
-    returns and annotated boxes, and where each camera looks from above. docs/own_rig.md says what a wrong one looks like.
+    """Draw one frame so that a person sees whether its calibration is right.
+
+    Every camera with the horizon, rings on the road, lidar returns and annotated boxes, and from above where each camera looks.
+    docs/own_rig.md says what a wrong calibration looks like.
 
     Examples:
       sparsedrive calibration --data nuscenes --scene scene-0103 --frame 0 --out check.png

@@ -11,18 +11,23 @@ import tyro
 
 from sparsedrive.cli.anchors import FitAnchors
 from sparsedrive.cli.calibration import Calibration
+from sparsedrive.cli.compare import Compare
 from sparsedrive.cli.console import BaseVerb, print_error, print_warning
 from sparsedrive.cli.convert import Convert
 from sparsedrive.cli.demo import Demo
 from sparsedrive.cli.doctor import Doctor
+from sparsedrive.cli.eval import Eval
 from sparsedrive.cli.prepare import Prepare
 from sparsedrive.cli.presets import Presets
 from sparsedrive.cli.stream import Stream
 from sparsedrive.cli.train import Train
+from sparsedrive.cli.view import View
 from sparsedrive.cli.world import World
+from sparsedrive.training.guard import TrainingError
 
 DEBUG_VARIABLE = "SPARSEDRIVE_DEBUG"
 USER_ERROR = 2
+TRAINING_STOPPED = 3
 INTERRUPTED = 130
 
 DESCRIPTION = """Sparse, instance-centric driving from cameras: detection, tracking, online map, forecasts and plan.
@@ -41,6 +46,9 @@ VERBS: dict[str, type[BaseVerb]] = {
     "demo": Demo,
     "stream": Stream,
     "train": Train,
+    "eval": Eval,
+    "compare": Compare,
+    "view": View,
     "convert": Convert,
     "prepare": Prepare,
     "world": World,
@@ -50,9 +58,9 @@ VERBS: dict[str, type[BaseVerb]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit code: 0 done, 2 the input was at fault, 130 interrupted.
+    """Runs one verb and returns the exit code: 0 done, 2 the input was at fault, 3 a training had to stop, 130 interrupted.
 
-    ValueError and OSError of the library become one red line on stderr; `--debug` or SPARSEDRIVE_DEBUG=1 shows the traceback.
+    ValueError, OSError and TrainingError become one red line on stderr; `--debug` or SPARSEDRIVE_DEBUG=1 shows the traceback.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = tyro.cli(_verb_type(argv), prog="sparsedrive", description=DESCRIPTION, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
@@ -61,11 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: print_warning(str(message))
         try:
             return verb.run()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, TrainingError) as error:
             if debug:
                 raise
             print_error(str(error))
-            return USER_ERROR
+            return TRAINING_STOPPED if isinstance(error, TrainingError) else USER_ERROR
         except KeyboardInterrupt:
             if debug:
                 raise

@@ -37,7 +37,8 @@ class Prepare(BaseVerb):
     workers: int = 1
     """Processes; on Linux they share the memory of the tables."""
     skip_broken: bool = False
-    """Leave out scenes that cannot be prepared, with the reason in the report, instead of stopping at the first."""
+    """Leave out scenes that cannot be prepared, with the reason in the report, instead of stopping at the first; count pictures and scans
+    that are cut short as missing."""
 
     def run(self) -> int:
         """Prepares and prints the counts."""

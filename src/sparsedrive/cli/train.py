@@ -1,31 +1,38 @@
 """`sparsedrive train`."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from sparsedrive.cli.console import BaseVerb, err, optional, out
+from sparsedrive.cli.console import BaseVerb, optional, out, print_warning
 
 if TYPE_CHECKING:
+    from sparsedrive.data.dataset import LoadConfig
+    from sparsedrive.data.loader import FrameLoader
+    from sparsedrive.data.prepared import PreparedData
     from sparsedrive.models.sparsedrive import SparseDrive
+    from sparsedrive.training.config import TrainConfig
     from sparsedrive.training.recipes import Recipe
-    from sparsedrive.training.trainer import Trainer
 
-CURVES = ("loss", "gradient_norm", "rate")
+IMAGENET = "imagenet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(BaseVerb):
-    """Train a preset on prepared data: on a CPU, one GPU, or many when started by `torchrun` or `accelerate launch`.
+    """Train a preset on prepared data: on a CPU, one GPU, or many.
 
-    Each preset has its recipe (epochs, batch, rates, augmentation); another --batch changes the rate with it. Checkpoints go to
-    OUT/checkpoints, the last weights to OUT/model.safetensors, the log to OUT/log.jsonl and log.csv, curves to OUT/curves.png.
+    Each preset has its recipe (epochs, batch, rates, augmentation); another --batch changes the rate with it. How many GPUs and machines
+    take part is up to `torchrun` or `accelerate launch`: they share the batch, and the result is that of one GPU but for the batch norms,
+    whose statistics every process takes from its own pictures. Checkpoints go to OUT/checkpoints, the last weights to
+    OUT/model.safetensors, the log to OUT/log.jsonl and log.csv, curves to OUT/curves.png. See docs/training.md.
 
     Examples:
       sparsedrive train tiny --data data/world/prepared/v1.0-world --out runs/tiny
       sparsedrive train tiny --data data/world/prepared/v1.0-world --out runs/tiny --resume
+      sparsedrive train tiny_pretrained --backbone imagenet --data data/world/prepared/v1.0-world --out runs/pretrained
       torchrun --nproc-per-node 8 -m sparsedrive train sparsedrive_small_stage1 --data nusc --out runs/stage1 --precision bf16
       sparsedrive train sparsedrive_small_stage2 --data nusc --out runs/stage2 --init runs/stage1/model.safetensors --batch 8
     """
@@ -38,6 +45,8 @@ class Train(BaseVerb):
     """Folder of the run; made if needed."""
     split: str = "train"
     """Scenes to train on."""
+    missing_images: Literal["error", "skip", "black"] = "error"
+    """What to do with frames that lack a picture: stop, leave them out, or train with that camera failed."""
     epochs: Annotated[float | None, optional("N")] = None
     """Passes over the split; without it the recipe's."""
     batch: Annotated[int | None, optional("N")] = None
@@ -47,17 +56,20 @@ class Train(BaseVerb):
     rate: Annotated[float | None, optional("RATE")] = None
     """Learning rate; without it the recipe's, scaled with the batch."""
     precision: Literal["no", "bf16", "fp16"] = "no"
-    """Half precision; "no" is float32."""
+    """Half precision; "no" is float32. fp16 needs a GPU."""
     init: Annotated[Path | None, optional("FILE")] = None
     """Weights to start from, such as stage 1's for stage 2."""
-    backbone: Annotated[Path | None, optional("FILE")] = None
-    """A ResNet trained on images, with torchvision's or timm's names."""
+    backbone: Annotated[str | None, optional("FILE|imagenet")] = None
+    """An image backbone trained elsewhere: a ResNet file with torchvision's or timm's names, or "imagenet" for the weights that
+    sparsedrive[pretrained] installs."""
     anchors: Annotated[Path | None, optional("FILE")] = None
     """Anchors from `sparsedrive anchors`."""
     freeze: tuple[str, ...] = ()
     """Parts that do not learn, such as image_encoder.backbone."""
+    ema: Annotated[float | None, optional("DECAY")] = None
+    """Also keep a running mean of the weights, with a decay such as 0.999; it goes to OUT/ema.safetensors."""
     resume: bool = False
-    """Go on from the last checkpoint in OUT, bit by bit."""
+    """Go on from the last checkpoint in OUT, bit by bit; from the beginning where there is none yet."""
     workers: int = 2
     """Processes that load; the batches are the same for every number."""
     save_every: int = 200
@@ -75,13 +87,38 @@ class Train(BaseVerb):
 
     def run(self) -> int:
         """Trains, and writes the weights and curves."""
+        if find_spec("accelerate") is None:
+            raise ValueError("train: the package accelerate is not installed; pip install 'sparsedrive[train]'")
         import sparsedrive
-        from sparsedrive.training.trainer import CHECKPOINTS, make_accelerator
+        from sparsedrive.cli.train_show import describe, finish, train_with_progress
+        from sparsedrive.data.prepared import PreparedData
+        from sparsedrive.training.checkpoint import checkpoints
+        from sparsedrive.training.trainer import CHECKPOINTS, Trainer, make_accelerator
 
-        if (self.out / CHECKPOINTS).is_dir() and not self.resume:
-            raise ValueError(f"--out: {self.out} already holds a run; go on with --resume or choose another folder")
-        recipe = self._recipe()
-        loader_of, num_frames = self._loaders(recipe)
+        found = checkpoints(self.out / CHECKPOINTS)
+        if found and not self.resume:
+            raise ValueError(f"--out: {self.out} already holds a run ({found[-1].name}); go on with --resume or choose another folder")
+        data, model = PreparedData.open(self.data), sparsedrive.load(self.preset, seed=self.seed)
+        config, notes = self.config(num_frames := self.num_frames(data))
+        accelerator = make_accelerator(config, cpu=self.cpu)
+        notes += [] if found else self.start(model)
+        loader = self.loader(data, config.batch_size, accelerator.num_processes, accelerator.process_index)
+        trainer = Trainer(model, loader, config, self.out, accelerator)
+        changed = trainer.resume(found[-1]) if found else []
+        if accelerator.is_main_process:
+            if self.resume:
+                notes.append(f"going on from step {trainer.step}" if found else f"no checkpoint in {self.out} yet: from the beginning")
+            out().print("\n".join(describe(trainer, self.data, self.split, num_frames) + notes), markup=False)
+            if changed:
+                print_warning(f"not the interrupted run any more: {', '.join(changed)}")
+        train_with_progress(trainer)
+        if accelerator.is_main_process:
+            out().print("\n".join(finish(trainer)), markup=False)
+        return 0
+
+    def config(self, num_frames: int) -> "tuple[TrainConfig, list[str]]":
+        """The run over a split of so many frames, and what was changed in the recipe, in words."""
+        recipe, notes = self.recipe()
         config = replace(
             recipe.train_config(num_frames),
             accumulation=self.accumulation,
@@ -93,54 +130,61 @@ class Train(BaseVerb):
             seed=self.seed,
             deterministic=self.deterministic,
         )
-        accelerator = make_accelerator(config, cpu=self.cpu)
-        model = sparsedrive.load(self.preset, seed=self.seed)
-        notes = [
-            f"{self.preset}: {config.steps} steps of {config.batch_size} streams over {num_frames} frames, rate "
-            f"{config.optimiser.rate:.2g}, {accelerator.num_processes} process(es) on {accelerator.device.type}, "
-            f"precision {config.precision}",
-            *self._start(model),
-        ]
-        loader = loader_of(config.batch_size, accelerator.num_processes, accelerator.process_index)
-        trainer = self._trainer(model, loader, config, accelerator)
-        if accelerator.is_main_process:
-            out().print("\n".join(notes), markup=False)
-        self._train(trainer)
-        return 0
+        return config, notes
 
-    def _recipe(self) -> "Recipe":
+    def recipe(self) -> "tuple[Recipe, list[str]]":
+        """The preset's recipe with the options applied."""
         from sparsedrive.training.recipes import recipe
 
-        chosen = recipe(self.preset)
-        chosen = chosen if self.batch is None else chosen.with_batch(self.batch)
-        if self.epochs is not None:
-            chosen = replace(chosen, epochs=self.epochs)
-        return chosen if self.rate is None else replace(chosen, optimiser=replace(chosen.optimiser, rate=self.rate))
+        chosen, notes = recipe(self.preset), []
+        if self.batch is not None and self.batch != chosen.batch_size:
+            before, chosen = chosen, chosen.with_batch(self.batch)
+            if self.rate is None:
+                notes.append(
+                    f"batch {chosen.batch_size} instead of {before.batch_size}: rate {chosen.optimiser.rate:.3g} instead of "
+                    f"{before.optimiser.rate:.3g}; --rate sets another"
+                )
+        if self.rate is not None:
+            chosen = replace(chosen, optimiser=replace(chosen.optimiser, rate=self.rate))
+        epochs = chosen.epochs if self.epochs is None else self.epochs
+        return replace(chosen, epochs=epochs, ema_decay=chosen.ema_decay if self.ema is None else self.ema), notes
 
-    def _loaders(self, recipe: "Recipe"):
-        """A function (batch, processes, rank) -> loader, and the number of frames of the split."""
+    def load_config(self) -> "LoadConfig":
+        """How frames become the preset's input and targets."""
         import sparsedrive
         from sparsedrive.data import ImagePreprocess
         from sparsedrive.data.dataset import LoadConfig
-        from sparsedrive.data.loader import make_loader
-        from sparsedrive.data.prepared import PreparedData
+        from sparsedrive.data.targets import TargetConfig
+        from sparsedrive.training.recipes import recipe
 
         config = sparsedrive.preset(self.preset)
-        data = PreparedData.open(self.data)
-        load = LoadConfig(
-            camera_names=config.camera_names, preprocess=ImagePreprocess(final_wh_px=config.image_wh_px), augment=recipe.augment
+        return LoadConfig(
+            camera_names=config.camera_names,
+            preprocess=ImagePreprocess(final_wh_px=config.image_wh_px),
+            augment=recipe(self.preset).augment,
+            targets=TargetConfig(depth_strides=tuple(4 * 2**level for level in range(config.depth.num_levels))),
+            missing_images=self.missing_images,
         )
 
-        def make(batch: int, processes: int, rank: int):
-            return make_loader(
-                data, self.split, load, training=True, batch_size=batch // processes, workers=self.workers, rank=rank,
-                world_size=processes, seed=self.seed, parts=recipe.parts,
-            )  # fmt: skip
+    def num_frames(self, data: "PreparedData") -> int:
+        """Frames of the split that can be trained on."""
+        from sparsedrive.data.dataset import usable_runs
 
-        return make, sum(data.scene(name).num_frames for name in data.split(self.split))
+        config = self.load_config()
+        return sum(len(run) for name in data.split(self.split) for run in usable_runs(data.scene(name), config))
 
-    def _start(self, model: "SparseDrive") -> list[str]:
-        from sparsedrive.convert.start import start_backbone, start_from
+    def loader(self, data: "PreparedData", batch: int, processes: int, rank: int) -> "FrameLoader":
+        """Batches of one process."""
+        from sparsedrive.data.loader import make_loader
+
+        return make_loader(
+            data, self.split, self.load_config(), training=True, batch_size=batch // processes, workers=self.workers, rank=rank,
+            world_size=processes, seed=self.seed, parts=self.recipe()[0].parts,
+        )  # fmt: skip
+
+    def start(self, model: "SparseDrive") -> list[str]:
+        """Puts the start weights into the model; what they were, in words."""
+        from sparsedrive.convert.start import imagenet_file, start_backbone, start_from
         from sparsedrive.models.anchors import set_anchors
         from sparsedrive.structures.anchors import Anchors
 
@@ -148,49 +192,9 @@ class Train(BaseVerb):
         if self.anchors is not None:
             set_anchors(model, Anchors.load(self.anchors))
             notes.append(f"anchors from {self.anchors}")
-        for path, take in ((self.backbone, start_backbone), (self.init, start_from)):
+        backbone = imagenet_file(model) if self.backbone == IMAGENET else self.backbone
+        for path, take in ((backbone, start_backbone), (self.init, start_from)):
             if path is not None:
-                report = take(model, path)
+                report = take(model, Path(path))
                 notes.append(f"{report.taken} tensors from {path}; starting fresh: {', '.join(report.fresh_parts) or 'nothing'}")
         return notes
-
-    def _trainer(self, model, loader, config, accelerator) -> "Trainer":
-        from sparsedrive.training.checkpoint import checkpoints
-        from sparsedrive.training.trainer import CHECKPOINTS, Trainer
-
-        trainer = Trainer(model, loader, config, self.out, accelerator)
-        found = checkpoints(self.out / CHECKPOINTS)
-        if self.resume and found:
-            trainer.resume(found[-1])
-            if accelerator.is_main_process:
-                out().print(f"going on from step {trainer.step}", markup=False)
-        return trainer
-
-    def _train(self, trainer: "Trainer") -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        import sparsedrive
-        from sparsedrive.viz.curves import draw_curves
-        from sparsedrive.viz.files import write_picture
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        main = trainer.accelerator.is_main_process
-        with Progress(*columns, console=err(), disable=not main) as bar:
-            task = bar.add_task("training", total=trainer.config.steps, completed=trainer.step)
-
-            def show(entry: dict[str, float]) -> None:
-                text = f"loss {entry['loss']:.2f}  gradient {entry['gradient_norm']:.1f}"
-                bar.update(task, completed=entry["step"], description=text)
-
-            trainer.run(show)
-        if main:
-            from sparsedrive.training.logs import read_log
-
-            sparsedrive.save(trainer.plain_model, self.out / "model.safetensors")
-            log = read_log(trainer.folder)
-            names = [name for name in log[-1] if name in CURVES or name.startswith("loss.")]
-            write_picture(
-                self.out / "curves.png",
-                draw_curves([e["step"] for e in log], {name: [e.get(name, float("nan")) for e in log] for name in names}),
-            )
-            out().print(f"weights    {self.out / 'model.safetensors'}\ncurves     {self.out / 'curves.png'}", markup=False)

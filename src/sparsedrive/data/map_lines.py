@@ -81,8 +81,13 @@ def unite_crossings(rings: Sequence[Float[np.ndarray, "P 2"]]) -> list[Float[np.
 
 def turn(lines: Sequence[MapLine], yaw_rad: float) -> list[MapLine]:
     """Lines turned counter-clockwise by `yaw_rad` about the origin."""
+    return [(label, turn_points(points, yaw_rad)) for label, points in lines]
+
+
+def turn_points(points_m: Float[np.ndarray, "*batch 2"], yaw_rad: float) -> Float[np.ndarray, "*batch 2"]:
+    """Points or vectors in x and y turned counter-clockwise by `yaw_rad` about the origin."""
     cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
-    return [(label, points @ np.array([[cos, sin], [-sin, cos]])) for label, points in lines]
+    return points_m @ np.array([[cos, sin], [-sin, cos]])
 
 
 def is_ring(points: Float[np.ndarray, "P 2"]) -> bool:

@@ -1,5 +1,6 @@
 """A picture file -> network input in training: decoded no larger than needed, one warp, one colour matrix. NumPy and OpenCV only."""
 
+from os import SEEK_END
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+TAIL_BYTES = 1024
+"""Where the end marker is looked for first: few files have more behind it."""
+_CUT_SHORT = "JPEG cut short after {} bytes (no end marker)"
 REDUCED_FLAGS = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 FILTER_BELOW, FILTER_STRENGTH = 0.75, 0.1
 """Bilinear sampling alone is closest to Pillow's antialiased filter down to about 0.75 of the size; below, blurring first is closer."""
@@ -32,12 +36,12 @@ def read_picture(path: Path, wh_px: tuple[int, int], factor: int = 1, *, reduced
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(
-            f"{path}: cannot be read ({error.strerror}); unpack it again, or load with missing_images='black' or 'skip' and prepare again"
+            f"{path}: cannot be read ({error.strerror}); unpack it again, or prepare again and load with missing_images='black' or 'skip'. "
+            "If the log or its prepared folder was moved: PreparedData.open(folder, root=...)"
         ) from error
     is_jpeg = content.startswith(JPEG_START)
-    # Some decoders fill the missing part of a file that was cut short with grey. Inside a scan the end marker cannot occur by chance.
-    if is_jpeg and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):
-        raise ValueError(f"{path}: JPEG cut short after {len(content)} bytes (no end marker); unpack or copy the file again")
+    if is_jpeg and _cut_short(content):
+        raise ValueError(f"{path}: {_CUT_SHORT.format(len(content))}; unpack or copy the file again")
     in_codec = reduced and is_jpeg and factor > 1
     flag = REDUCED_FLAGS[factor] if in_codec else cv2.IMREAD_COLOR
     bgr = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
@@ -51,6 +55,26 @@ def read_picture(path: Path, wh_px: tuple[int, int], factor: int = 1, *, reduced
             "holds for the original size only, restore the original picture or prepare again"
         )
     return bgr if in_codec else _average(bgr, factor)
+
+
+def picture_damage(path: Path) -> str | None:
+    """What is visibly wrong with a picture file: empty, or a JPEG cut short. Reads mostly its ends only. `OSError` as `open`."""
+    with path.open("rb") as file:
+        if not (start := file.read(len(JPEG_START))):
+            return "empty file"
+        if start != JPEG_START:
+            return None
+        size = file.seek(0, SEEK_END)
+        file.seek(max(size - TAIL_BYTES, 0))
+        if JPEG_END in file.read():
+            return None
+        file.seek(0)
+        return _CUT_SHORT.format(size) if _cut_short(file.read()) else None
+
+
+def _cut_short(jpeg: bytes) -> bool:
+    # Some decoders fill the missing part of a file that was cut short with grey. Inside a scan the end marker cannot occur by chance.
+    return jpeg.rfind(JPEG_END) <= jpeg.rfind(JPEG_SCAN)
 
 
 def _shrunk(wh_px: tuple[int, int], factor: int) -> tuple[int, int]:

@@ -144,7 +144,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
-        os.replace(partial, path)
+        try:
+            os.replace(partial, path)
+        except FileNotFoundError as error:
+            raise ValueError(f"{path}: removed while being written; is another run at work in this folder? Start again after it") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -173,7 +176,8 @@ class PreparedData:
             index = json.loads(path.read_text(encoding="utf-8"))
             found = int(index["format"])
             splits = {str(name): tuple(map(str, scenes)) for name, scenes in index["splits"].items()}
-            data = cls(folder, Path(root) if root else (folder / index["root"]), str(index["version"]), splits)
+            place = Path(root) if root else Path(os.path.normpath(folder.resolve() / index["root"]))
+            data = cls(folder, place, str(index["version"]), splits)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not an index of prepared scenes ({error!r}); run `sparsedrive prepare` again") from error
         if found != FORMAT:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from sparsedrive.data import map_lines
 from sparsedrive.data.depth_targets import depth_maps
 from sparsedrive.data.lidar import gather_sweeps
+from sparsedrive.data.map_lines import turn_points
 from sparsedrive.data.prepared import MAP_HALF_SIZE_M, PreparedScene
 from sparsedrive.geometry.box_state import YAW
 from sparsedrive.structures import DETECTION_CLASSES
@@ -110,12 +111,6 @@ def counting_boxes(scene: PreparedScene, frame: int, config: TargetConfig) -> In
     near = np.linalg.norm(scene.box[rows, :2], axis=-1) <= config.max_range_m
     returns = scene.lidar_returns[rows] + (scene.radar_returns[rows] if config.returns == "lidar or radar" else 0)
     return rows[known & near & ((returns > 0) | (config.returns == "none"))]
-
-
-def turn_points(points_m: Float[np.ndarray, "*batch 2"], turn_rad: float) -> Float[np.ndarray, "*batch 2"]:
-    """Points or vectors in x and y turned counter-clockwise."""
-    cos, sin = np.cos(turn_rad), np.sin(turn_rad)
-    return points_m @ np.array([[cos, sin], [-sin, cos]])
 
 
 def turn_boxes(box: Float[np.ndarray, "N 10"], turn_rad: float) -> Float[np.ndarray, "N 10"]:

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sparsedrive.geometry import se3
+
 X, Y, Z, LOG_LENGTH, LOG_WIDTH, LOG_HEIGHT, SIN_YAW, COS_YAW, VX, VY, VZ = range(11)
 STATE_DIM = 11
 YAW = 6  # column of the metric box
@@ -45,10 +47,10 @@ def transform(
     centre, velocity = state[..., :3], state[..., VX:]
     if elapsed_s is not None:
         centre = centre + velocity * elapsed_s[:, None, None]
-    centre = (rotation @ centre[..., None])[..., 0] + dst_T_src[:, None, :3, 3]
-    velocity = (rotation @ velocity[..., None])[..., 0]
+    centre = se3.rotate(rotation, centre) + dst_T_src[:, None, :3, 3]
+    velocity = se3.rotate(rotation, velocity)
     heading = torch.stack([state[..., COS_YAW], state[..., SIN_YAW]], dim=-1)
-    cos_yaw, sin_yaw = (rotation[..., :2, :2] @ heading[..., None])[..., 0].unbind(-1)
+    cos_yaw, sin_yaw = se3.rotate(rotation[..., :2, :2], heading).unbind(-1)
     return torch.cat([centre, state[..., 3:6], torch.stack([sin_yaw, cos_yaw], -1), velocity], dim=-1)
 
 

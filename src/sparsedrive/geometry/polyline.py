@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from sparsedrive.geometry import se3
+
 
 def points(flat: Float[Tensor, "*batch PC"]) -> Float[Tensor, "*batch P 2"]:
     """Row -> points."""
@@ -12,5 +14,5 @@ def points(flat: Float[Tensor, "*batch PC"]) -> Float[Tensor, "*batch P 2"]:
 def transform(flat: Float[Tensor, "B N PC"], dst_T_src: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B N PC"]:
     """Polylines of frame `src` in frame `dst`, by the planar part of the transform (map elements have no height)."""
     rotation, shift = dst_T_src[:, None, None, :2, :2], dst_T_src[:, None, None, :2, 3]
-    moved = (rotation @ points(flat)[..., None])[..., 0] + shift
+    moved = se3.rotate(rotation, points(flat)) + shift
     return moved.flatten(-2)

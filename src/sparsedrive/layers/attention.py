@@ -30,9 +30,9 @@ class Attention(nn.Module):
         query: Float[Tensor, "B Q D"],
         key: Float[Tensor, "B K D"],
         value: Float[Tensor, "B K D"],
-        allowed: Bool[Tensor, "B K"] | None = None,
+        allowed: Bool[Tensor, "B K"] | Bool[Tensor, "B Q K"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """`allowed` is True for keys that may be attended to; every row needs at least one."""
+        """`allowed` is True for keys that may be attended to, by all queries of a stream or by each; every row needs at least one."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         inputs = (query, key, value)
         q, k, v = (
@@ -40,16 +40,21 @@ class Attention(nn.Module):
         )
         if in_published_order():
             return self.out_proj(_attend_in_published_order(q, k, v, allowed).transpose(1, 2).flatten(2))
-        mask = None if allowed is None else allowed[:, None, None]
+        mask = allowed if allowed is None else _for_heads(allowed)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def _for_heads(allowed: Tensor) -> Tensor:
+    """[B, K] or [B, Q, K] -> [B, 1, 1 or Q, K]."""
+    return allowed[:, None, None] if allowed.dim() == 2 else allowed[:, None]
 
 
 def _attend_in_published_order(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
     """Softmax attention spelled out; where all queries of a stream share their keys, over these keys alone."""
     q = q * q.shape[-1] ** -0.5
-    if allowed is not None and q.shape[2] == 1:
-        scores = (q @ k.transpose(-1, -2)).masked_fill(~allowed[:, None, None], -math.inf)
+    if allowed is not None and (q.shape[2] == 1 or allowed.dim() == 3):
+        scores = (q @ k.transpose(-1, -2)).masked_fill(~_for_heads(allowed), -math.inf)
         return scores.softmax(-1) @ v
     rows = []
     for b in range(q.shape[0]):
@@ -91,9 +96,16 @@ class FeatureEmbedFusion(nn.Module):
         return self.fc_after(self._residual(feature, query) + self.dropout(mixed))
 
     def attend_memory(
-        self, attention: Attention, feature: Tensor, embed: Tensor, memory_feature: Tensor, memory_embed: Tensor, attends: Bool[Tensor, "B"]
+        self,
+        attention: Attention,
+        feature: Tensor,
+        embed: Tensor,
+        memory_feature: Tensor,
+        memory_embed: Tensor,
+        attends: Bool[Tensor, "B"],
+        allowed: Bool[Tensor, "B N N"] | None = None,
     ) -> Tensor:
-        """Streams that have a memory (`attends`) look at it; the others look at their own instances.
+        """Streams that have a memory (`attends`) look at it; the others look at their own instances, each at those it is `allowed` to.
 
         A stream without memory takes its raw tokens as values, past `fc_before`: the published models were trained so.
         """
@@ -101,7 +113,13 @@ class FeatureEmbedFusion(nn.Module):
         own_value = self._residual(feature, query)
         num_memory, spare = memory_feature.shape[1], query.shape[1] - memory_feature.shape[1]
         if num_memory == 0:
-            return self.fc_after(own_value + self.dropout(attention(query, query, own_value)))
+            return self.fc_after(own_value + self.dropout(attention(query, query, own_value, allowed)))
+        if allowed is not None:
+            key = torch.cat([self.tokens(memory_feature, memory_embed), query], dim=1)
+            value = torch.cat([self.fc_before(memory_feature), own_value], dim=1)
+            sees_memory = attends[:, None, None].expand(-1, query.shape[1], num_memory)
+            seen = torch.cat([sees_memory, ~attends[:, None, None] & allowed], dim=-1)
+            return self.fc_after(own_value + self.dropout(attention(query, key, value, seen)))
         # One set of keys serves both kinds of stream: the memory, padded and masked to the number of instances, or the instances.
         attends = attends[:, None]
         key = torch.where(attends[..., None], F.pad(self.tokens(memory_feature, memory_embed), (0, 0, 0, spare)), query)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparsedrive.geometry import box_state, polyline
+from sparsedrive.geometry import box_state, polyline, se3
 
 BOX_FIXED_POINTS = (
     (0.0, 0.0, 0.0),
@@ -37,7 +37,7 @@ class BoxKeyPoints(nn.Module):
         relative = torch.cat([self.fixed_points.expand(*state.shape[:2], -1, -1), learned], dim=-2)
         scaled = relative * state[..., None, box_state.LOG_LENGTH : box_state.SIN_YAW].exp()
         rotation = box_state.rotation_about_z(state[..., box_state.SIN_YAW], state[..., box_state.COS_YAW])
-        return scaled @ rotation.transpose(-1, -2) + state[..., None, :3]
+        return se3.rotate(rotation[..., None, :, :], scaled) + state[..., None, :3]
 
 
 class PolylineKeyPoints(nn.Module):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparsedrive.losses.denoising import denoising_losses
 from sparsedrive.losses.depth import dense_depth_loss
 from sparsedrive.losses.detection import BoxLossConfig, detection_losses
 from sparsedrive.losses.futures import FutureLossConfig, motion_losses, plan_losses
@@ -50,7 +51,8 @@ def compute_losses(
 ) -> Losses:
     """Losses of one step of B streams.
 
-    `mean_over_processes` averages the number of positives over all processes, so that many GPUs give the gradient of one big batch.
+    `mean_over_processes` averages the number of positives (and of known depths and ego status) over all processes, so that many GPUs
+    give the gradient of one big batch.
     `poisoned_match`: see `matching.box_cost`.
     """
     named: dict[str, Tensor] = {}
@@ -63,6 +65,11 @@ def compute_losses(
         boxes = detection_losses(step, targets.boxes, match, positives(match), config.detection)
         named |= {f"detection.{layer}.class": boxes.classification, f"detection.{layer}.box": boxes.box}
         named |= {f"detection.{layer}.centerness": boxes.centerness, f"detection.{layer}.yawness": boxes.yawness}
+    denoising = predictions.detection.denoising
+    for layer, (step, wanted) in enumerate(zip(denoising.steps, denoising.targets, strict=True) if denoising else ()):
+        count = mean_over_processes(wanted.valid.sum().float()).clamp(min=1.0)
+        answers = denoising_losses(step, wanted, count, config.detection)
+        named |= {f"detection.{layer}.denoise_class": answers.classification, f"detection.{layer}.denoise_box": answers.box}
     line_matches = [match_lines(step, targets.map, config.roi_m, config.map.cost) for step in predictions.map.steps]
     for layer, (step, match) in enumerate(zip(predictions.map.steps, line_matches, strict=True)):
         lines = map_losses(step, targets.map, match, positives(match), config.roi_m, config.map)
@@ -72,8 +79,10 @@ def compute_losses(
         motion = motion_losses(predictions.motion, targets, last, positives(last), config.futures)
         named |= {"motion.class": motion.classification, "motion.path": motion.path}
     if predictions.plan is not None:
-        plan = plan_losses(predictions.plan, frame, targets, config.futures)
+        plan = plan_losses(predictions.plan, frame, targets, config.futures, mean_over_processes)
         named |= {"plan.class": plan.classification, "plan.path": plan.path, "plan.ego_status": plan.ego_status}
     if predictions.depth_m is not None:
-        named["depth"] = dense_depth_loss(predictions.depth_m, list(targets.depth_m), weight=config.depth_weight)
+        named["depth"] = dense_depth_loss(
+            predictions.depth_m, list(targets.depth_m), weight=config.depth_weight, mean_over_processes=mean_over_processes
+        )
     return Losses(named, tuple(box_matches), tuple(line_matches))

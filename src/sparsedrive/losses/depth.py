@@ -1,5 +1,7 @@
 """Loss of the dense depth head."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,10 +13,12 @@ def dense_depth_loss(
     *,
     max_depth_m: float = 60.0,
     weight: float = 1.0,
+    mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> Float[Tensor, ""]:
     """Mean absolute error in metres where a target is known (> 0), summed over levels and divided by their number.
 
-    Predictions are clipped to [0, max_depth_m] (no gradient outside); NaN predictions are left out.
+    Predictions are clipped to [0, max_depth_m] (no gradient outside); NaN predictions are left out. `mean_over_processes` as in
+    `criterion.compute_losses`.
     Errors: ValueError if the two lists differ in length or sizes.
     Source: the dense depth branch of Sparse4D v2 (arXiv:2305.14018).
     """
@@ -29,5 +33,5 @@ def dense_depth_loss(
         predicted, wanted = depth.float().flatten(), target.float().flatten()
         known = (wanted > 0) & ~predicted.isnan()
         error = torch.where(known, predicted.clamp(0.0, max_depth_m) - wanted, 0.0).abs().sum()
-        total = total + error / (known.sum() * len(depth_m)).clamp(min=1)
+        total = total + error / (mean_over_processes(known.sum().float()) * len(depth_m)).clamp(min=1)
     return total * weight

@@ -3,6 +3,7 @@
 Source: SparseDrive (arXiv:2405.19620), section 3.4.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +83,13 @@ def motion_losses(motion: MotionPredictions, targets: FrameTargets, match: Match
     )
 
 
-def plan_losses(plan: PlanPredictions, frame: Frame, targets: FrameTargets, config: FutureLossConfig) -> PlanLosses:
+def plan_losses(
+    plan: PlanPredictions,
+    frame: Frame,
+    targets: FrameTargets,
+    config: FutureLossConfig,
+    mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value,
+) -> PlanLosses:
     """Losses of the ego plan: only the modes of the given command learn. Paths are compared step by step, not as positions."""
     stream = torch.arange(len(frame.command), device=frame.command.device)
     logits, offsets_m = plan.mode_logits[stream, frame.command], plan.step_offsets_m[stream, frame.command]
@@ -92,7 +99,7 @@ def plan_losses(plan: PlanPredictions, frame: Frame, targets: FrameTargets, conf
     focal = sigmoid_focal_loss(logits, mode)
     error_m = l1(take_mode(offsets_m, mode), steps_of(path_m))
     status_known = targets.ego_status_known
-    status = averaged(l1(plan.ego_status, frame.ego_status), status_known, status_known.sum())
+    status = averaged(l1(plan.ego_status, frame.ego_status), status_known, mean_over_processes(status_known.sum().float()))
     return PlanLosses(
         averaged(focal, known.any(-1)[:, None]) * config.plan_class_weight,
         averaged(error_m, known[..., None]) * config.plan_path_weight,

@@ -42,7 +42,8 @@ def map_losses(
     orders = gather_rows(targets.points_m.to(step.state.dtype), match.target)[chosen]
     wanted = orders[torch.arange(len(orders), device=orders.device), match.order[chosen]]
     predicted = normalise_lines(polyline.points(step.state[chosen]), roi_m).flatten(1)
-    distance = smooth_line_distance(predicted, normalise_lines(wanted, roi_m).flatten(1), config.beta)
+    target = normalise_lines(wanted, roi_m).flatten(1).reshape(predicted.shape)  # a batch without lines has no number of points either
+    distance = smooth_line_distance(predicted, target, config.beta)
     return LineLosses(
         averaged(focal, count=count) * config.class_weight,
         averaged(distance, count=count) * config.line_weight,

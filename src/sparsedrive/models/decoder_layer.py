@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sparsedrive.layers.attention import Attention, FeatureEmbedFusion
@@ -72,16 +73,18 @@ class DecoderLayer(nn.Module):
         images: ImageFeatures,
         rig: CameraRig,
         step_s: Tensor,
+        allowed: Bool[Tensor, "B N N"] | None = None,
     ) -> tuple[Tensor, DecoderStep]:
         """Instances (feature [B,N,D], state [B,N,S], embed [B,N,D]) -> (feature, prediction).
 
-        `memory` is (feature [B,K,D], embed [B,K,D], attends [B]); single-frame layers take `None`.
+        `memory` is (feature [B,K,D], embed [B,K,D], attends [B]); single-frame layers take `None`. `allowed`: which instances each may
+        attend to, all unless given.
         """
         if self.memory_attention is not None:
             assert memory is not None, "a temporal layer needs the memory triple"
-            feature = fusion.attend_memory(self.memory_attention, feature, embed, *memory)
+            feature = fusion.attend_memory(self.memory_attention, feature, embed, *memory, allowed)
         if self.instance_attention is not None and self.attention_norm is not None:
-            feature = fusion.attend(self.instance_attention, feature, embed, feature, embed)
+            feature = fusion.attend(self.instance_attention, feature, embed, feature, embed, allowed)
             feature = self.attention_norm(feature)
         gathered = self.aggregation(feature, state, embed, images, rig)
         feature = self.ffn_norm(self.ffn(gathered))

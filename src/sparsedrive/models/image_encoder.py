@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sparsedrive.layers.grid_mask import GridMaskConfig
+from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.structures import ImageFeatures
@@ -16,7 +17,7 @@ from sparsedrive.structures import ImageFeatures
 class ImageEncoderConfig:
     """Backbone, pyramid, and the training-time mask (None: no mask). `channels_last` is a memory layout: speed and the last bits."""
 
-    backbone: ResNetConfig = field(default_factory=ResNetConfig)
+    backbone: ResNetConfig | EfficientNetLite0Config = field(default_factory=ResNetConfig)
     neck: FPNConfig = field(default_factory=FPNConfig)
     grid_mask: GridMaskConfig | None = field(default_factory=GridMaskConfig)
     channels_last: bool = True

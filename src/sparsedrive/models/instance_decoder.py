@@ -1,16 +1,29 @@
 """The decoder shared by detection, online map and Sparse4D: anchors in, refined instances out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sparsedrive.geometry import box_state
 from sparsedrive.layers.attention import FeatureEmbedFusion
+from sparsedrive.models import denoising as denoising_ops
 from sparsedrive.models import memory_ops
 from sparsedrive.models.decoder_layer import DecoderLayer, LayerConfig
 from sparsedrive.models.memory_ops import Prior, Tick
-from sparsedrive.structures import CameraRig, ImageFeatures, InstanceMemory, InstancePredictions, ParityOptions
+from sparsedrive.structures import (
+    CameraRig,
+    DecoderStep,
+    DenoisingConfig,
+    DenoisingMemory,
+    DenoisingPredictions,
+    DenoisingQueries,
+    ImageFeatures,
+    InstanceMemory,
+    InstancePredictions,
+    ParityOptions,
+)
 
 
 class InstanceKind(Protocol):
@@ -45,7 +58,8 @@ class DecoderConfig:
     """An instance decoder.
 
     `num_memory` instances survive to the next frame (0: none). `first_layer_attention`: whether single-frame layers let instances
-    attend to each other. `learned_features`: whether initial features are trained or stay zero.
+    attend to each other. `learned_features`: whether initial features are trained or stay zero. `denoising` (boxes only): what the
+    denoising queries it may be given while training are like; it adds no weights.
     """
 
     kind: InstanceKind
@@ -57,6 +71,7 @@ class DecoderConfig:
     learned_features: bool
     confidence_decay: float = 0.6
     layer: LayerConfig = field(default_factory=LayerConfig)
+    denoising: DenoisingConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_memory < self.num_anchors:
@@ -74,6 +89,9 @@ class DecoderConfig:
                 f"DecoderConfig.num_memory: expected 0 without temporal layers, got {self.num_memory}; "
                 "raise num_layers, or the remembered instances would never be refined"
             )
+
+        if self.denoising is not None and self.kind.state_dim != box_state.STATE_DIM:
+            raise ValueError(f"DecoderConfig.denoising: expected None for {type(self.kind).__name__}, only boxes are denoised")
 
     def build(self) -> "InstanceDecoder":
         """The module."""
@@ -107,16 +125,28 @@ class InstanceDecoder(nn.Module):
         self.temporal_layers = nn.ModuleList(layer(temporal=True) for _ in range(config.num_layers - num_single))
 
     def forward(
-        self, images: ImageFeatures, rig: CameraRig, memory: InstanceMemory, now: Tick, parity: ParityOptions
+        self,
+        images: ImageFeatures,
+        rig: CameraRig,
+        memory: InstanceMemory,
+        now: Tick,
+        parity: ParityOptions,
+        denoising: DenoisingQueries | None = None,
     ) -> tuple[InstancePredictions, InstanceMemory]:
-        """One frame of B streams: predictions of every layer, and the memory for the next frame."""
+        """One frame of B streams: predictions of every layer, and the memory for the next frame.
+
+        `denoising` queries are answered too, by the same layers; the instances do not know of them.
+        """
         config = self.config
         prior = memory_ops.align(memory, now, config.kind.transform, parity)
         steps, feature, embed = self._decode(images, rig, prior, now)
         track_id, next_id = memory_ops.assign_track_ids(prior, feature.shape[1], parity)
         predictions = InstancePredictions(steps=steps, feature=feature, embed=embed, track_id=track_id)
         remembered = memory_ops.remember(predictions, prior, next_id, num_memory=config.num_memory, decay=config.confidence_decay)
-        return predictions, remembered
+        if denoising is None:
+            return predictions, remembered
+        denoised, denoising_memory = self._denoise(images, rig, prior, steps, denoising, memory.denoising, now, parity)
+        return replace(predictions, denoising=denoised), replace(remembered, denoising=denoising_memory)
 
     def _decode(self, images: ImageFeatures, rig: CameraRig, prior: Prior, now: Tick) -> tuple[list, Tensor, Tensor]:
         batch, num_memory = now.warm.shape[0], self.config.num_memory
@@ -142,14 +172,51 @@ class InstanceDecoder(nn.Module):
             memory_embed = embed[:, :num_memory]
         return steps, feature, embed
 
-    def initial_memory(self, batch_size: int, device: torch.device | str = "cpu") -> InstanceMemory:
-        """Memory of streams that have seen nothing."""
+    def _denoise(
+        self,
+        images: ImageFeatures,
+        rig: CameraRig,
+        prior: Prior,
+        instance_steps: list[DecoderStep],
+        queries: DenoisingQueries,
+        memory: DenoisingMemory | None,
+        now: Tick,
+        parity: ParityOptions,
+    ) -> tuple[DenoisingPredictions, DenoisingMemory]:
+        """As `_decode`, for queries that see the instances' memory and their own group."""
+        config = denoising_ops.check(queries, self.config.denoising)
+        state, targets = queries.state, queries.targets
+        feature = state.new_zeros(*state.shape[:2], self.config.layer.dim)
+        visible = denoising_ops.visible(targets.valid, config.num_groups, parity)
+        steps, wanted = [], []
+        memory_state, num_single = prior.state, len(self.single_frame_layers)
+        for index, layer in enumerate([*self.single_frame_layers, *self.temporal_layers]):
+            temporal = index >= num_single
+            if index == num_single and memory is not None:
+                transform = self.config.kind.transform
+                feature, state, targets = denoising_ops.merge(feature, state, targets, memory, now, transform, config.num_groups)
+                visible = denoising_ops.visible(targets.valid, config.num_groups, parity)
+            seen = (prior.feature, self.encoder(memory_state), now.attends) if temporal else None
+            feature, step = layer(feature, state, self.encoder(state), seen, self.fusion, images, rig, now.step_s, visible)
+            steps.append(step)
+            wanted.append(targets)
+            state = step.state
+            memory_state = instance_steps[index].state[:, : self.config.num_memory] if temporal else memory_state
+        kept = denoising_ops.remember(feature, state, targets, queries.propagated, config)
+        return DenoisingPredictions(steps=steps, targets=wanted), kept
+
+    def initial_memory(self, batch_size: int, device: torch.device | str = "cpu", *, denoising: bool = False) -> InstanceMemory:
+        """Memory of streams that have seen nothing; with `denoising`, for decoding with denoising queries."""
         num_memory, dim = self.config.num_memory, self.config.layer.dim
-        dtype = self.anchors.dtype
+        dtype, state_dim = self.anchors.dtype, self.config.kind.state_dim
+        kept = None
+        if denoising and self.config.denoising is not None:
+            kept = denoising_ops.initial(batch_size, self.config.denoising, dim, state_dim, dtype, device)
         return InstanceMemory(
             feature=torch.zeros(batch_size, num_memory, dim, dtype=dtype, device=device),
-            state=torch.zeros(batch_size, num_memory, self.config.kind.state_dim, dtype=dtype, device=device),
+            state=torch.zeros(batch_size, num_memory, state_dim, dtype=dtype, device=device),
             confidence=torch.zeros(batch_size, num_memory, dtype=dtype, device=device),
             track_id=torch.full((batch_size, num_memory), -1, dtype=torch.int64, device=device),
             next_id=torch.zeros(batch_size, dtype=torch.int64, device=device),
+            denoising=kept,
         )

@@ -13,7 +13,16 @@ from sparsedrive.models.depth_head import DepthHeadConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
 from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.motion_planner import PlannerConfig
-from sparsedrive.structures import NUSCENES_CAMERAS, Frame, ParityOptions, Predictions, StreamClock, StreamState, check_shapes
+from sparsedrive.structures import (
+    NUSCENES_CAMERAS,
+    DenoisingQueries,
+    Frame,
+    ParityOptions,
+    Predictions,
+    StreamClock,
+    StreamState,
+    check_shapes,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +84,8 @@ class SparseDrive(nn.Module):
         self.map = config.map.build()
         self.planner = config.planner.build() if config.planner else None
 
-    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> StreamState:
-        """State of streams that have seen nothing, on the model's device unless given."""
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None, *, denoising: bool = False) -> StreamState:
+        """State of streams that have seen nothing, on the model's device unless given; `denoising`: to be trained with such queries."""
         weight = self.detection.anchors
         device = weight.device if device is None else device
         clock = StreamClock(
@@ -91,14 +100,17 @@ class SparseDrive(nn.Module):
             motion = motion_memory.initial(batch_size, self.config.detection.num_anchors, length, dim, weight.dtype, device)
         return StreamState(
             clock=clock,
-            detection=self.detection.initial_memory(batch_size, device),
+            detection=self.detection.initial_memory(batch_size, device, denoising=denoising),
             map=self.map.initial_memory(batch_size, device),
             motion=motion,
         )
 
-    def forward(self, frame: Frame, state: StreamState | None = None) -> tuple[Predictions, StreamState]:
+    def forward(
+        self, frame: Frame, state: StreamState | None = None, *, denoising: DenoisingQueries | None = None
+    ) -> tuple[Predictions, StreamState]:
         """One frame of B streams. Without a state every stream starts cold; a stream whose memory is too old, or from another
-        sequence, starts cold by itself (`memory_ops.tick`).
+        sequence, starts cold by itself (`memory_ops.tick`). `denoising`: extra detection queries while training
+        (`losses.denoising.make_queries`); nothing else changes by them.
 
         Raises ValueError where the frame does not fit the model (`Frame` shapes, cameras, picture size).
         """
@@ -107,7 +119,7 @@ class SparseDrive(nn.Module):
         state = self.initial_state(frame.batch_size) if state is None else state
         now = memory_ops.tick(state.clock, frame, max_gap_s=config.max_gap_s, default_step_s=config.default_step_s, parity=config.parity)
         images = self.image_encoder(frame.images, frame.rig.available)
-        detection, detection_memory = self.detection(images, frame.rig, state.detection, now, config.parity)
+        detection, detection_memory = self.detection(images, frame.rig, state.detection, now, config.parity, denoising)
         elements, map_memory = self.map(images, frame.rig, state.map, now, config.parity)
         motion = plan = motion_state = None
         if self.planner is not None:

@@ -1,6 +1,7 @@
 """The nouns of the library. Read this package first."""
 
 from sparsedrive.structures._rows import take_rows
+from sparsedrive.structures.denoising import DenoisingConfig, DenoisingMemory, DenoisingQueries, DenoisingTargets
 from sparsedrive.structures.features import ImageFeatures
 from sparsedrive.structures.frame import (
     EGO_FORWARD_SPEED,
@@ -13,7 +14,14 @@ from sparsedrive.structures.frame import (
     check_shapes,
     with_available,
 )
-from sparsedrive.structures.instances import DecoderStep, InstancePredictions, MotionPredictions, PlanPredictions, Predictions
+from sparsedrive.structures.instances import (
+    DecoderStep,
+    DenoisingPredictions,
+    InstancePredictions,
+    MotionPredictions,
+    PlanPredictions,
+    Predictions,
+)
 from sparsedrive.structures.memory import InstanceMemory, MotionMemory, StreamClock, StreamState, cat_states
 from sparsedrive.structures.outputs import DETECTION_CLASSES, MAP_CLASSES, Detections, Forecasts, MapElements, Plan, Scene
 from sparsedrive.structures.parity import ParityOptions
@@ -21,7 +29,8 @@ from sparsedrive.structures.targets import BoxTargets, FrameTargets, FutureTarge
 
 __all__ = [
     "DETECTION_CLASSES", "EGO_FORWARD_SPEED", "EGO_STATUS_DIM", "MAP_CLASSES", "NUSCENES_CAMERAS",
-    "BoxTargets", "CameraRig", "Command", "DecoderStep", "Detections", "Forecasts", "Frame", "FrameTargets", "FutureTargets",
+    "BoxTargets", "CameraRig", "Command", "DecoderStep", "DenoisingConfig", "DenoisingMemory",
+    "DenoisingPredictions", "DenoisingQueries", "DenoisingTargets", "Detections", "Forecasts", "Frame", "FrameTargets", "FutureTargets",
     "ImageFeatures", "InstanceMemory", "InstancePredictions", "MapElements", "MapTargets", "MotionMemory",
     "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene",
     "StreamClock", "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows", "with_available",

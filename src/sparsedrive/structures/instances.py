@@ -4,6 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsedrive.structures._structure import structure
+from sparsedrive.structures.denoising import DenoisingTargets
 
 
 @structure
@@ -19,13 +20,22 @@ class DecoderStep:
 
 
 @structure
+class DenoisingPredictions:
+    """All layers' answers to denoising queries, and what each layer should have answered."""
+
+    steps: list[DecoderStep]
+    targets: list[DenoisingTargets]
+
+
+@structure
 class InstancePredictions:
-    """All layers of one decoder, and the instances after the last one. `track_id` counts per stream."""
+    """All layers of one decoder, and the instances after the last one. `track_id` counts per stream. `denoising`: where asked for."""
 
     steps: list[DecoderStep]
     feature: Float[Tensor, "B N D"]
     embed: Float[Tensor, "B N D"]
     track_id: Int[Tensor, "B N"]
+    denoising: DenoisingPredictions | None = None
 
     @property
     def last(self) -> DecoderStep:

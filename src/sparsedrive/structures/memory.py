@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sparsedrive.structures._structure import structure
+from sparsedrive.structures.denoising import DenoisingMemory
 
 
 @structure
@@ -20,13 +21,17 @@ class StreamClock:
 
 @structure
 class InstanceMemory:
-    """The K most confident instances of the last frame, in its ego frame. `next_id` is the next unused track id of the stream."""
+    """The K most confident instances of the last frame, in its ego frame. `next_id` is the next unused track id of the stream.
+
+    `denoising` is there while training with denoising queries.
+    """
 
     feature: Float[Tensor, "B K D"]
     state: Float[Tensor, "B K S"]
     confidence: Float[Tensor, "B K"]
     track_id: Int[Tensor, "B K"]
     next_id: Int[Tensor, "B"]
+    denoising: DenoisingMemory | None = None
 
 
 @structure

@@ -19,6 +19,8 @@ class ParityOptions:
     """Boxes collide in the plan rescore only if a corner of one lies in the other; crossing boxes do not."""
     backward_time_is_warm: bool = False
     """A frame up to 2 s *older* than the memory, or one of another sequence, still counts as its continuation."""
+    padded_denoising_attention: bool = False
+    """Denoising queries also attend to the rows that only pad their group to the fullest frame of the batch."""
 
     @classmethod
     def published(cls) -> "ParityOptions":

@@ -1,7 +1,8 @@
 """What a training run is: sizes, rates, and when to save. Recipes are functions over it (`recipes`)."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from sparsedrive.losses.criterion import CriterionConfig
 
@@ -33,7 +34,7 @@ class TrainConfig:
         accumulation: parts in which a process works off its streams, one after the other, to need less memory.
         precision: "no" is float32; "bf16" and "fp16" compute the model in half precision.
         ema_decay: also keep a running mean of the weights and save it beside them; None for none.
-        freeze: parameters whose names begin with one of these do not learn.
+        freeze: parameters whose names begin with one of these do not learn, nor do the batch statistics of such modules change.
         save_every, keep: optimiser steps between checkpoints, and how many of the last ones stay on disk.
         deterministic: refuse operations whose result may differ from run to run.
     """
@@ -58,6 +59,11 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig.{name}: expected at least 1, got {getattr(self, name)}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"TrainConfig.ema_decay: expected a number between 0 and 1 such as 0.999, got {self.ema_decay}")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the outcome of the run, as JSON would give it back."""
+        without = ("save_every", "keep", "log_every")
+        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name not in without}))
 
     def streams_per_part(self, processes: int) -> int:
         """Streams a process works on at once; `ValueError` where the batch does not divide evenly."""

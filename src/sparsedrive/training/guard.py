@@ -17,7 +17,10 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Culprit:
-    """What was found when a loss was not finite. `module` is the first whose output was not finite, None where all outputs were."""
+    """What was found when a loss was not finite, or, with `losses` empty, before that in the data.
+
+    `module` is the first whose output was not finite, None where all outputs were. `frames`: those with bad inputs, else all of the part.
+    """
 
     step: int
     losses: tuple[str, ...]
@@ -33,8 +36,9 @@ class Culprit:
             cause = f"the first module whose output is not finite is {self.module!r}"
         else:
             cause = "every module's output is finite: the loss itself diverged"
+        losses = f"{', '.join(self.losses)} not finite; " if self.losses else ""
         return (
-            f"step {self.step}: {', '.join(self.losses)} not finite; {cause}; frames {', '.join(self.frames)}. "
+            f"step {self.step}: {losses}{cause}; frames {', '.join(self.frames)}. "
             "Lower the rate, use precision 'bf16' or 'no', or leave these frames out; resume from the last checkpoint"
         )
 
@@ -45,17 +49,26 @@ def bad_losses(losses: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(name for name, good in zip(losses, finite, strict=True) if not good)
 
 
-def bad_inputs(frame: Frame, targets: FrameTargets) -> tuple[str, ...]:
-    """Names of the tensors of a batch that are not finite; unknown velocities (NaN) are as they should be."""
+def bad_truth(frame: Frame, targets: FrameTargets) -> tuple[str, ...]:
+    """Names of the small tensors of a batch that are not finite; unknown velocities (NaN) are as they should be. Cheap on the CPU."""
     named = {
-        "Frame.images": frame.images, "CameraRig.image_T_ego": frame.rig.image_T_ego, "Frame.global_T_ego": frame.global_T_ego,
-        "Frame.time_s": frame.time_s, "Frame.ego_status": frame.ego_status,
+        "CameraRig.image_T_ego": frame.rig.image_T_ego, "Frame.global_T_ego": frame.global_T_ego, "Frame.time_s": frame.time_s,
+        "Frame.ego_status": frame.ego_status,
         "BoxTargets.box": targets.boxes.box[..., :7][targets.boxes.valid],
         "MapTargets.points_m": targets.map.points_m[targets.map.order_valid],
         "FutureTargets.agent_m": targets.futures.agent_m[targets.futures.agent_valid],
         "FutureTargets.ego_m": targets.futures.ego_m[targets.futures.ego_valid],
     }  # fmt: skip
-    named |= {f"FrameTargets.depth_m[{level}]": depth_m for level, depth_m in enumerate(targets.depth_m)}
+    return _not_finite(named)
+
+
+def bad_inputs(frame: Frame, targets: FrameTargets) -> tuple[str, ...]:
+    """As `bad_truth`, with pictures and depth maps."""
+    depth_m = {f"FrameTargets.depth_m[{level}]": depth_m for level, depth_m in enumerate(targets.depth_m)}
+    return _not_finite({"Frame.images": frame.images} | depth_m) + bad_truth(frame, targets)
+
+
+def _not_finite(named: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(name for name, value in named.items() if not bool(value.isfinite().all()))
 
 

@@ -16,7 +16,9 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._jsonl, self._csv = folder / JSONL, folder / CSV
         kept = [entry for entry in read_log(folder) if entry["step"] <= from_step]
-        self._jsonl.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        whole = self._jsonl.with_suffix(".part")  # a crash in here must not cost the log
+        whole.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        whole.replace(self._jsonl)
         self._columns = list(kept[0]) if kept else []
         self._rewrite_csv(kept)
         self._board = _tensorboard(folder)

@@ -47,8 +47,15 @@ def tiny() -> Recipe:
     return Recipe(epochs=12, batch_size=8, optimiser=optimiser, augment=augment)
 
 
+def tiny_pretrained() -> Recipe:
+    """As `tiny`, the backbone slower: what it learned from photographs should not be washed out."""
+    chosen = tiny()
+    return replace(chosen, optimiser=replace(chosen.optimiser, backbone_rate_share=0.2))
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "tiny": tiny,
+    "tiny_pretrained": tiny_pretrained,
     "sparsedrive_small_stage1": stage1,
     "sparsedrive_small_stage2": stage2,
     "sparsedrive_base_stage1": stage1,

@@ -87,29 +87,33 @@ def _leading_to(end_m: np.ndarray, lines: list[np.ndarray], rng: np.random.Gener
 
 
 def _gates(town: Town, ring: np.ndarray, number: int) -> tuple[list[int], list[float], list[float]]:
-    """Both passages over a crossing as begin and end along the ring [m]; the ring's spacing is even."""
+    """Both passages over a crossing as begin and end along the ring [m] (points times the mean spacing)."""
     found: tuple[list[int], list[float], list[float]] = ([-1, -1], [np.inf, np.inf], [np.inf, np.inf])
     if number < 0:
         return found
-    spacing_m = np.hypot(*(ring[1] - ring[0]))
+    spacing_m = _length_m(ring) / len(ring)
     area = shapely.Polygon(town.crossings[number].outline_m).buffer(0.3)
     inside = shapely.contains_xy(area, ring[:, 0], ring[:, 1])
-    for slot, (begin, end) in enumerate(_runs(inside)[:2]):
+    # The way along the pavement may touch the crossing, too: the two passages are the longest.
+    for slot, (begin, end) in enumerate(sorted(_runs(inside), key=lambda run: run[0] - run[1])[:2]):
         found[0][slot], found[1][slot], found[2][slot] = number, begin * spacing_m, (end - 1) * spacing_m
     return found
+
+
+def _length_m(ring: np.ndarray) -> float:
+    return float(np.hypot(*np.diff(np.concatenate([ring, ring[:1]]), axis=0).T).sum())
 
 
 def _walkers(cast: CastList, rings: list[np.ndarray], gates: list[tuple[list[int], list[float], list[float]]]) -> Walkers:
     kinds = [CHILD if cast.rng.random() < 0.15 else ADULT for _ in rings]
     actor = np.array([cast.add(kind, cast.size(kind)) for kind in kinds], int)
     count = np.array([len(ring) for ring in rings], int)
-    closed_m = [np.hypot(*np.diff(np.concatenate([ring, ring[:1]]), axis=0).T).sum() for ring in rings]
     return Walkers(
         actor=actor,
         pace_mps=np.clip(cast.rng.normal(1.3, 0.2, len(rings)), 0.7, 1.9),
         first=np.concatenate([[0], np.cumsum(count)[:-1]]).astype(int) if len(rings) else count,
         count=count,
-        step_m=np.array(closed_m) / np.maximum(count, 1),
+        step_m=np.array([_length_m(ring) / len(ring) for ring in rings]),
         points_m=np.concatenate(rings) if rings else np.zeros((0, 2)),
         gate=np.array([gate for gate, _, _ in gates], int).reshape(-1, 2),
         gate_in_m=np.array([begin for _, begin, _ in gates], float).reshape(-1, 2),

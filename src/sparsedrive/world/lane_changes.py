@@ -3,16 +3,18 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sparsedrive.world.drivers import HARDEST_BRAKE_MPS2, SHIFT_S, DriverMinds, Drivers, Sight, acceleration, wanted_gap
+from sparsedrive.world.drivers import HARDEST_BRAKE_MPS2, DriverMinds, Drivers, Sight, acceleration, pressure_of, wanted_gap
 from sparsedrive.world.network import Network
 
 CONSIDERS_EVERY_S = 1.0
 GAIN_MPS2, POLITENESS = 0.25, 0.3
 SAFE_BRAKE_MPS2, CUT_IN_BRAKE_MPS2 = 2.0, 3.0
 SLOWEST_MPS = 3.0
-ROOM_TO_LANE_END_M = 8.0
-CUT_IN_GAP_M, CUT_INS_EVERY = (4.0, 20.0), 2
+ROOM_TO_LANE_END_M, ROOM_S = 3.0, 2.8
+CUT_IN_GAP_M = (4.0, 20.0)
 STRAIGHT_1PM = 0.01
+SETTLED_BEFORE_S = 1.0
+"""Nobody changes lanes while traffic settles, but for the last moment of that."""
 BESIDE_M, LENGTHWISE_MARGIN_M = 2.4, 2.0
 
 
@@ -29,14 +31,13 @@ def change_lanes(
     everyone = np.arange(len(minds.lane))
     room_m = network.length_m[minds.lane] - minds.s_m
     able = drivers.changes_lanes & (everyone * 7 % period == tick % period) & (network.junction[minds.lane] < 0) & (minds.grant < 0)
-    able &= (speed_mps > SLOWEST_MPS) & (minds.shift_part >= 1.0) & (room_m > ROOM_TO_LANE_END_M + SHIFT_S * speed_mps) & (minds.s_m > 6.0)
+    able &= (speed_mps > SLOWEST_MPS) & (minds.shift_part >= 1.0) & (room_m > ROOM_TO_LANE_END_M + ROOM_S * speed_mps) & (minds.s_m > 6.0)
     row = network.first[minds.lane] + np.clip(minds.s_m / network.step_m[minds.lane], 0, network.count[minds.lane] - 1).astype(int)
-    able &= np.abs(network.curvature_1pm[row]) < STRAIGHT_1PM
-    bold = drivers.cuts_in & ((tick // period + everyone) % CUT_INS_EVERY == 0) & (tick > 0)  # not while traffic settles
+    able &= (np.abs(network.curvature_1pm[row]) < STRAIGHT_1PM) & (tick * tick_s > -SETTLED_BEFORE_S)
     changed = np.zeros(len(minds.lane), bool)
     for driver in np.flatnonzero(able).tolist():
         for target in (int(network.left[minds.lane[driver]]), int(network.right[minds.lane[driver]])):
-            if target >= 0 and _worth_it(network, drivers, minds, sight, speed_mps, boxes, driver, target, bold[driver]):
+            if target >= 0 and _worth_it(network, drivers, minds, sight, speed_mps, boxes, driver, target):
                 _begin(network, drivers, minds, boxes, driver, target)
                 changed[driver] = True
                 break
@@ -52,7 +53,6 @@ def _worth_it(
     boxes: np.ndarray,
     driver: int,
     target: int,
-    bold: bool,
 ) -> bool:
     """The incentive outweighs what the new follower loses, and that one need not brake hard."""
     own = boxes[drivers.actor[driver]]
@@ -73,8 +73,8 @@ def _worth_it(
     follows = _acceleration(drivers, sight, speed_mps, follower, pressed)
     is_ego = follower == len(minds.lane) - 1
     gap_m = -ahead_m[follower] - (drivers.length_m[follower] / 2 + drivers.tail_m[driver])
-    if is_ego and bold and CUT_IN_GAP_M[0] < gap_m < CUT_IN_GAP_M[1]:
-        return follows > -CUT_IN_BRAKE_MPS2 and speed_mps[driver] > speed_mps[follower] - 1.5
+    if is_ego and drivers.cuts_in[driver] and CUT_IN_GAP_M[0] < gap_m < CUT_IN_GAP_M[1]:
+        return follows > -CUT_IN_BRAKE_MPS2
     loses = _acceleration(drivers, sight, speed_mps, follower, sight.pressure[follower]) - follows
     return follows > -SAFE_BRAKE_MPS2 and gain - POLITENESS * max(loses, 0.0) > GAIN_MPS2
 
@@ -96,14 +96,15 @@ def _nearest(mask: np.ndarray, away_m: np.ndarray) -> int:
 
 
 def _pressure(drivers: Drivers, speed_mps: np.ndarray, driver: int, leader: int, ahead_m: np.ndarray) -> float:
-    """(s*/s)^2 of a driver behind a leader whose middle is `ahead_m[leader]` ahead."""
+    """Pressure on a driver behind a leader whose middle is `ahead_m[leader]` ahead."""
     if leader < 0:
         return 0.0
     gap_m = ahead_m[leader] - drivers.length_m[driver] / 2 - drivers.tail_m[leader]
     wanted_m = wanted_gap(
         speed_mps[driver], speed_mps[leader], drivers.headway_s[driver], drivers.accelerates_mps2[driver], drivers.brakes_mps2[driver]
     )
-    return float((wanted_m / max(gap_m, 0.2)) ** 2)
+    closing_mps = speed_mps[driver] - speed_mps[leader]
+    return float(pressure_of(wanted_m, gap_m, closing_mps, drivers.accelerates_mps2[driver]))
 
 
 def _acceleration(drivers: Drivers, sight: Sight, speed_mps: np.ndarray, driver: int, pressure: float) -> float:

@@ -47,6 +47,7 @@ class Network:
     left: Int[np.ndarray, "L"]
     right: Int[np.ndarray, "L"]
     endless: Bool[np.ndarray, "L"]
+    turns_right: Bool[np.ndarray, "L"]
     line_m: Float[np.ndarray, "L"]
     crossing: Int[np.ndarray, "L 3"]
     crossing_in_m: Float[np.ndarray, "L 3"]
@@ -122,6 +123,7 @@ def build_network(town: Town) -> Network:
         left=np.array([-1 if lane.left is None else lane.left for lane in town.lanes]),
         right=np.array([-1 if lane.right is None else lane.right for lane in town.lanes]),
         endless=_endless(town),
+        turns_right=np.array([lane.turn == "right" for lane in town.lanes]),
         line_m=np.maximum(line_m, 0.0),
         crossing=crossing,
         crossing_in_m=crossing_in_m,

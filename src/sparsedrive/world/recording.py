@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from scipy.spatial import cKDTree
 
 from sparsedrive.world.camera import Renderer
@@ -65,7 +65,7 @@ def record_scene(root: Path, plan: ScenePlan) -> Recording:
     for index in range(plan.key_frames):
         state = state_at(states, 1e-6 * (FIRST_KEY_FRAME_US + index * KEY_FRAME_US))
         _take_pictures(root, plan, renderer, rig, states, state.time_s)
-        visible = _visible_part(renderer, rig, state)
+        visible = renderer.visible_fraction(state, rig)
         points = _scan(root, plan, scanner, rig, world.cast, state) if plan.lidar else (visible > 0).astype(np.int64)
         frames.append(KeyFrame(state=state, lidar_points=points, visible=visible))
     parked = parked_actors(world.town, states)
@@ -91,13 +91,6 @@ def _take_pictures(root: Path, plan: ScenePlan, renderer: Renderer, rig: Rig, st
         bgr = cv2.cvtColor(renderer.render(state_at(states, taken_s), mount), cv2.COLOR_RGB2BGR)
         if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, plan.jpeg_quality]):
             raise OSError(f"could not write {path}; is the disk full or the folder read-only?")
-
-
-def _visible_part(renderer: Renderer, rig: Rig, state: WorldState) -> Float[np.ndarray, "A"]:
-    """Which part of every actor the cameras together see, of what they would see with nothing in front."""
-    counts = [renderer.visible_pixels(state, mount) for mount in rig.cameras]
-    seen, whole = (np.sum(pixels, axis=0) for pixels in zip(*counts, strict=True))
-    return np.clip(seen / np.maximum(whole, 1), 0.0, 1.0)
 
 
 def _scan(root: Path, plan: ScenePlan, scanner: LidarScanner, rig: Rig, cast: Cast, state: WorldState) -> Int[np.ndarray, "A"]:

@@ -33,6 +33,8 @@ from sparsedrive.world.traffic import TOW_GAP_M, Minds, Setting, ego_line, settl
 ALWAYS = (BUS, TRUCK, TRUCK, MOTORCYCLE, MOTORCYCLE, BICYCLE, BICYCLE, BICYCLE, DIGGER)
 ALSO = ((CAR, 0.84), (TRUCK, 0.07), (BUS, 0.02), (MOTORCYCLE, 0.04), (BICYCLE, 0.03))
 TURN_WEIGHT = {"straight": 0.5, "left": 0.25, "right": 0.25}
+CYCLIST_TURN_WEIGHT = {"straight": 0.7, "left": 1e-6, "right": 0.3}
+"""From the right edge of the lane nobody turns left across those who pass: cyclists do it only where there is no other way."""
 START_SPACE_M = 4.0
 ROUTE_TRIALS = 40
 
@@ -83,13 +85,15 @@ def populate(town: Town, seed: int, config: CastConfig) -> tuple[Cast, WorldStat
     return everybody, settle(setting, state, ego, all_minds, speed_mps, walkers.pace_mps, 0.0), setting
 
 
-def _choices(network: Network, rng: np.random.Generator, drivers: int) -> Int[np.ndarray, "D L"]:
+def _choices(
+    network: Network, rng: np.random.Generator, drivers: int, turn_weight: dict[str, float] = TURN_WEIGHT
+) -> Int[np.ndarray, "D L"]:
     """The lane every driver takes after every lane; never into a dead end where it can be helped."""
     choice = np.full((drivers, len(network.lanes)), -1)
     for lane in network.lanes:
         options = [k for k in lane.successors if network.endless[k]] or list(lane.successors)
         if options:
-            weights = np.array([TURN_WEIGHT[network.lanes[k].turn] for k in options])
+            weights = np.array([turn_weight[network.lanes[k].turn] for k in options])
             choice[:, lane.lane_id] = rng.choice(options, drivers, p=weights / weights.sum())
     return choice
 
@@ -137,7 +141,7 @@ def _drivers(
     """Drivers at random free places on lanes near the route; the ego last."""
     rng = cast.rng
     slots = _beside_ego(network, ego, rng) + _slots(network, near, rng)
-    taken: dict[int, list[tuple[float, float]]] = {ego[0]: [(ego[1] - 8.0, ego[1] + 8.0)]}
+    taken: dict[int, list[tuple[float, float]]] = {ego[0]: [(ego[1] - 8.0, ego[1] + 24.0)]}
     rows: list[Placed] = []
     kinds = [*ALWAYS, *(ALSO[k][0] for k in rng.choice(len(ALSO), max(count, 1), p=[weight for _, weight in ALSO]))][:count]
     kinds.sort(key=lambda kind: kind is not CAR)  # the places beside the ego are for cars
@@ -156,6 +160,8 @@ def _drivers(
         rows.append(Placed(kind, cast.add(kind, size_m), trailer, *place, tail_m))
     lane = np.array([row.lane for row in rows] + [ego[0]])
     s_m = np.array([row.s_m for row in rows] + [ego[1]])
+    cyclists = [number for number, row in enumerate(rows) if row.kind is BICYCLE]
+    choice[cyclists] = _choices(network, rng, len(cyclists), CYCLIST_TURN_WEIGHT)
     drivers = _temperaments(cast, rows, np.concatenate([choice[: len(rows)], choice[-1:]]))
     zero, still = np.zeros(len(lane)), np.full((len(lane), BEHIND), -1)
     minds = DriverMinds(
@@ -167,7 +173,7 @@ def _drivers(
 def _beside_ego(network: Network, ego: tuple[int, float], rng: np.random.Generator) -> list[tuple[int, float]]:
     """Places a little ahead on the lanes beside the ego's: from there one may cut in."""
     beside = [int(lane) for lane in (network.left[ego[0]], network.right[ego[0]]) if lane >= 0]
-    return [(lane, ego[1] + float(rng.uniform(9.0, 15.0))) for lane in beside]
+    return [(lane, ego[1] + float(rng.uniform(8.0, 12.0))) for lane in beside]
 
 
 def _slots(network: Network, near: cKDTree, rng: np.random.Generator) -> list[tuple[int, float]]:

@@ -74,10 +74,10 @@ def advance(setting: Setting, state: WorldState, ego_control: EgoControl | None,
     boxes = all_boxes(cast, state)
     velocity_mps = np.append(state.speed_mps, state.ego.speed_mps)[:, None] * np.stack([np.cos(boxes[:, 2]), np.sin(boxes[:, 2])], 1)
     path = paths(network, minds.lane, minds.past, drivers.choice)
-    sight = look_ahead(network, path, drivers, minds, speed_mps, boxes, velocity_mps, setting.narrow)
+    others = look_ahead(network, path, drivers, minds, speed_mps, boxes, velocity_mps, setting.narrow)
     ways = crossing_ways(network, path, drivers, minds)
     stop_m = crossing_gap_m(ways, drivers, speed_mps, on_crossings(setting.walkers, state.minds.walked_m, setting.crossings))
-    sight = _with_stop(drivers, sight, speed_mps, np.minimum(stop_m, path.end_m - minds.s_m - drivers.length_m / 2))
+    sight = _with_stop(drivers, others, speed_mps, np.minimum(stop_m, path.end_m - minds.s_m - drivers.length_m / 2))
 
     approach = approaches(network, path, drivers, minds)
     forced = np.zeros(len(minds.lane), bool)
@@ -87,7 +87,8 @@ def advance(setting: Setting, state: WorldState, ego_control: EgoControl | None,
     minds = replace(minds, grant=granted, waited_s=np.where(waits, minds.waited_s + dt_s, 0.0))
     sight = _with_stop(drivers, sight, speed_mps, line_gap_m(approach, granted))
 
-    changed = change_lanes(network, drivers, minds, sight, speed_mps, boxes, round(state.time_s / dt_s), dt_s)
+    # Stopping for a line or a crossing is no reason to change lanes: only others are.
+    changed = change_lanes(network, drivers, minds, others, speed_mps, boxes, round(state.time_s / dt_s), dt_s)
     if changed.any():
         path = paths(network, minds.lane, minds.past, drivers.choice)
     wanted_mps2 = acceleration(speed_mps, sight.speed_mps, sight.pressure, drivers.accelerates_mps2, drivers.brakes_mps2)

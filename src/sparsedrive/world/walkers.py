@@ -91,17 +91,24 @@ def on_crossings(walkers: Walkers, s_m: Float[np.ndarray, "W"], crossings: tuple
 def step_walkers(
     walkers: Walkers, s_m: Float[np.ndarray, "W"], safe: Bool[np.ndarray, "C+1"], vehicles: Float[np.ndarray, "V 5"], dt_s: float
 ) -> tuple[Float[np.ndarray, "W"], Float[np.ndarray, "W"]]:
-    """Places and speeds after a moment. Nobody steps on a crossing that is not `safe`, nor into a vehicle right ahead."""
+    """Places and speeds after a moment. Nobody steps on a crossing that is not `safe`, nor into a vehicle right ahead.
+
+    Whom a vehicle touches already may walk away.
+    """
     next_m = s_m + walkers.pace_mps * dt_s
     held = (walkers.gate >= 0) & ~safe[walkers.gate] & (s_m[:, None] <= walkers.gate_in_m) & (next_m[:, None] > walkers.gate_in_m)
     next_m = np.where(held.any(1), np.minimum(next_m, s_m), next_m)
-    ahead_m, _ = walkers.at(s_m + LOOK_M)
-    x, y = ahead_m[:, :1] - vehicles[:, 0], ahead_m[:, 1:] - vehicles[:, 1]
-    cos, sin = np.cos(vehicles[:, 2]), np.sin(vehicles[:, 2])
-    blocked = (np.abs(x * cos + y * sin) < vehicles[:, 3] / 2 + 0.3) & (np.abs(y * cos - x * sin) < vehicles[:, 4] / 2 + 0.3)
+    blocked = _in_boxes(walkers.at(s_m + LOOK_M)[0], vehicles) & ~_in_boxes(walkers.at(s_m)[0], vehicles)
     next_m = np.where(blocked.any(1), s_m, next_m)
     speed_mps = (next_m - s_m) / dt_s
     return next_m % walkers.length_m, speed_mps
+
+
+def _in_boxes(position_m: np.ndarray, vehicles: np.ndarray) -> Bool[np.ndarray, "W V"]:
+    """Who is in, or nearly in, which vehicle's box."""
+    x, y = position_m[:, :1] - vehicles[:, 0], position_m[:, 1:] - vehicles[:, 1]
+    cos, sin = np.cos(vehicles[:, 2]), np.sin(vehicles[:, 2])
+    return (np.abs(x * cos + y * sin) < vehicles[:, 3] / 2 + 0.3) & (np.abs(y * cos - x * sin) < vehicles[:, 4] / 2 + 0.3)
 
 
 def safe_crossings(

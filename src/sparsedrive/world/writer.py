@@ -123,13 +123,16 @@ def write_world(
         progress: called with (scenes there, scenes wanted) at the start and after each one.
 
     Raises:
-        ValueError: the folder holds something else, another configuration or more scenes; the message says what to do.
+        ValueError: the folder cannot be written, holds something else, another configuration or more scenes; says what to do.
         OSError: the disk is full, or a worker died; the same call goes on where it stopped.
     """
     out, config = Path(out), config or WorldConfig()
     if scenes < 1 or workers < 1:
         raise ValueError(f"write_world: expected at least 1 scene and 1 worker, got {scenes} and {workers}")
-    _begin(out, scenes, config)
+    try:
+        _begin(out, scenes, config)
+    except OSError as error:
+        raise ValueError(f"{out}: cannot write there ({error.strerror}); give another folder for the world") from error
     plans = [config.scene(index) for index in range(scenes)]
     missing = [plan for plan in plans if not part_path(out, plan.name.scene).is_file()]
     report = progress or (lambda done, total: None)
@@ -172,9 +175,8 @@ def _begin(out: Path, scenes: int, config: WorldConfig) -> None:
         raise ValueError(
             f"{out} holds a world made with {'; '.join(different)}; ask for the same to go on with it, delete it, or give another folder"
         )
-    there = len(list((out / PART_FOLDER).glob("scene-*.json.gz")))
-    beyond = [path for path in (out / PART_FOLDER).glob("scene-*.json.gz") if int(path.name[6:].split(".")[0]) > scenes]
-    if beyond:
+    there = max((int(path.name[6:].split(".")[0]) for path in (out / PART_FOLDER).glob("scene-*.json.gz")), default=0)
+    if there > scenes:
         raise ValueError(f"{out} holds {there} scenes already, more than the {scenes} asked for; ask for more or give another folder")
 
 

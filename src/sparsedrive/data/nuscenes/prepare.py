@@ -15,9 +15,11 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 
+from sparsedrive.data.nuscenes.files import SceneFiles, check_files
 from sparsedrive.data.nuscenes.futures import AGENT_STEPS, EGO_STEPS
 from sparsedrive.data.nuscenes.log import NuScenesLog
 from sparsedrive.data.nuscenes.map_expansion import CityMap, load_city_map
@@ -54,7 +56,7 @@ def prepare(
         version: table folder; None takes the only one.
         splits: JSON list of the scenes to prepare, see `splits.choose_splits`.
         workers: processes. Each takes a scene at a time; on Linux they share the memory of the tables.
-        skip_broken: leave out scenes that cannot be prepared (`PrepareReport.skipped`) instead of stopping at the first.
+        skip_broken: leave broken scenes out (`PrepareReport.skipped`) and count damaged files as missing, instead of stopping at the first.
         progress: called with (scenes done, scenes in all).
 
     Raises:
@@ -118,11 +120,14 @@ class Preparer:
         """Make or keep the archive of a scene; with `skip_broken` the reason why there is none."""
         path = scene_path(self._out, name)
         try:
-            fingerprint = self._fingerprint(name)
+            files = check_files(self.log, name)
+            if files.damaged and not self._skip_broken:
+                raise ValueError(f"{name}: {files.damaged[0]}; copy the file again, or count it as missing with skip_broken")
+            fingerprint = self._fingerprint(name, files)
             scene = _load_if(path, fingerprint)
             if scene is not None:
                 return summarise(scene, kept=True)
-            scene = prepare_scene(self.log, name, self._map(self.locations[name]), fingerprint)
+            scene = prepare_scene(self.log, name, self._map(self.locations[name]), files, fingerprint)
         except ValueError as error:
             if not self._skip_broken:
                 raise
@@ -130,15 +135,13 @@ class Preparer:
         scene.save(path)
         return summarise(scene, kept=False)
 
-    def _fingerprint(self, name: str) -> str:
+    def _fingerprint(self, name: str, files: SceneFiles) -> str:
         """Of all a scene is made from."""
         location, root = self.locations[name], self.log.root
         if location not in self._map_digests:
             self._map_digests[location] = _digest([_map_path(root, location)])
         can_bus = [root / "can_bus" / f"{name}_{kind}.json" for kind in ("pose", "steeranglefeedback")]
-        files = [self.log.files(sample) for sample in self.log.samples(name)]
-        present = "".join(str(int((root / row.filename).is_file())) for of_sample in files for row in of_sample.values())
-        return _digest(can_bus, self._base, self._map_digests[location], present)
+        return _digest(can_bus, self._base, self._map_digests[location], *sorted(files.whole), *files.damaged)
 
     def _map(self, location: str) -> CityMap | None:
         if self._city is None or self._city.location != location:
@@ -224,10 +227,8 @@ def _make_ready(out: Path) -> None:
         (out / SCENE_FOLDER).mkdir(parents=True, exist_ok=True)
         (out / INDEX_FILE).unlink(missing_ok=True)
         for path in [*out.glob(f"*{PARTIAL}"), *(out / SCENE_FOLDER).glob(f"*{PARTIAL}")]:
-            path.unlink()
-        with whole_file(out / SCENE_FOLDER / "writable") as probe:
-            probe.touch()
-        (out / SCENE_FOLDER / "writable").unlink()
+            path.unlink(missing_ok=True)
+        TemporaryFile(dir=out / SCENE_FOLDER).close()
     except OSError as error:
         raise ValueError(f"{out}: cannot write there ({error.strerror}); give another folder for the prepared data (--out)") from error
 

@@ -4,6 +4,7 @@ Source of the schema: nuscenes.org, "nuScenes schema". Rotations are quaternions
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from sys import intern
 
 
@@ -133,6 +134,8 @@ def sensor_row(r: dict) -> SensorRow:
 def calibrated_sensor_row(r: dict) -> CalibratedSensorRow:
     """See `log_row`."""
     intrinsic = tuple(_numbers(row, 3) for row in r["camera_intrinsic"])
+    if not all(isfinite(value) for row in intrinsic for value in row):
+        raise ValueError(f"expected finite numbers in camera_intrinsic, got {r['camera_intrinsic']}")
     return CalibratedSensorRow(r["token"], r["sensor_token"], _numbers(r["translation"], 3), _numbers(r["rotation"], 4), intrinsic)
 
 
@@ -149,7 +152,7 @@ def sample_data_row(r: dict) -> SampleDataRow:
         ego_pose_token=intern(r["ego_pose_token"]),
         calibrated_sensor_token=intern(r["calibrated_sensor_token"]),
         timestamp_us=r["timestamp"],
-        filename=r["filename"],
+        filename=_inside(r["filename"]),
         wh_px=(r["width"], r["height"]),
         prev=intern(r["prev"]),
         is_key_frame=bool(r["is_key_frame"]),
@@ -180,6 +183,12 @@ def annotation_row(r: dict) -> AnnotationRow:
         prev=intern(r["prev"]),
         next=intern(r["next"]),
     )
+
+
+def _inside(name: str) -> str:
+    if not isinstance(name, str) or name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"expected a filename inside the log's folder, such as samples/CAM_FRONT/1.jpg, got {name!r}")
+    return name
 
 
 def _numbers(values: list, count: int) -> tuple[float, ...]:

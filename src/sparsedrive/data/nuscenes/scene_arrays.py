@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from sparsedrive.data.nuscenes.annotations import detection_rows, heading_turns_rad
+from sparsedrive.data.nuscenes.files import SceneFiles
 from sparsedrive.data.nuscenes.futures import agent_futures, ego_futures, joined_frames
 from sparsedrive.data.nuscenes.log import FrameRecord, NuScenesLog
 from sparsedrive.data.nuscenes.map_expansion import CityMap
@@ -22,10 +22,10 @@ MAX_SWEEPS = 10
 Arrays = dict[str, np.ndarray]
 
 
-def prepare_scene(log: NuScenesLog, name: str, city: CityMap | None, fingerprint: str = "") -> PreparedScene:
+def prepare_scene(log: NuScenesLog, name: str, city: CityMap | None, files: SceneFiles, fingerprint: str) -> PreparedScene:
     """Arrays of one scene; `log` must hold annotations and sweeps. Without a `city` there are no map lines, and a note says so.
 
-    Pictures and lidar files are looked for, not opened. `ValueError` names what is wrong with the scene.
+    Files that are not among `files.whole` count as missing. `ValueError` names what is wrong with the scene.
     """
     samples = log.samples(name)
     records, problems = log.read(name)
@@ -34,7 +34,7 @@ def prepare_scene(log: NuScenesLog, name: str, city: CityMap | None, fingerprint
     global_T_ego = torch.stack([record.global_T_ego for record in records])
     ego_future_m, ego_future_valid = ego_futures(global_T_ego.numpy(), joined)
     camera_names = _camera_names(records)
-    image_paths = tuple(tuple(_inside(camera.path, log.root) for camera in record.cameras) for record in records)
+    image_paths = tuple(tuple(log.files(sample)[camera].filename for camera in camera_names) for sample in samples)
     lidar_paths = tuple(log.files(sample)[EGO_CHANNEL].filename for sample in samples)
     sweep_paths, sweeps = _sweeps(log, samples, global_T_ego)
     instance_tokens, boxes = _boxes(log, samples, records, global_T_ego, joined)
@@ -55,9 +55,9 @@ def prepare_scene(log: NuScenesLog, name: str, city: CityMap | None, fingerprint
         command=np.array([int(record.command) for record in records]),
         ego_future_m=ego_future_m,
         ego_future_valid=ego_future_valid,
-        image_present=np.array([[(log.root / path).is_file() for path in row] for row in image_paths]).reshape(len(records), -1),
-        lidar_present=np.array([(log.root / path).is_file() for path in lidar_paths]),
-        notes=(*problems, *_map_problems(city, records[0].location)),
+        image_present=np.array([[path in files.whole for path in row] for row in image_paths]).reshape(len(records), -1),
+        lidar_present=np.array([path in files.whole for path in lidar_paths]),
+        notes=(*problems, *_map_problems(city, records[0].location), *_file_problems(files)),
         fingerprint=fingerprint,
         **_cameras(records),
         **sweeps,
@@ -151,6 +151,11 @@ def _map_problems(city: CityMap | None, location: str) -> tuple[str, ...]:
     return (f"map of {location}: {city.invalid_polygons} polygons cross themselves and were left out",) if city.invalid_polygons else ()
 
 
+def _file_problems(files: SceneFiles) -> tuple[str, ...]:
+    damaged = files.damaged
+    return (f"{len(damaged)} damaged file{'s' * (len(damaged) > 1)} counted as missing, the first: {damaged[0]}",) if damaged else ()
+
+
 def _map_lines(city: CityMap | None, global_T_ego: np.ndarray) -> Arrays:
     by_frame = [city.lines(pose) if city is not None else [] for pose in global_T_ego]
     lines = [line for of_frame in by_frame for line in of_frame]
@@ -165,7 +170,3 @@ def _map_lines(city: CityMap | None, global_T_ego: np.ndarray) -> Arrays:
 
 def _splits(counts: Iterable[int]) -> np.ndarray:
     return np.array(list(accumulate(counts, initial=0)), np.int64)
-
-
-def _inside(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()

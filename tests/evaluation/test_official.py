@@ -1,0 +1,72 @@
+"""Official result files, and the devkit's numbers for them where it is installed."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from truth_samples import truth_as_predictions
+
+from sparsedrive.evaluation import official
+from sparsedrive.evaluation.official import Comparison, check_devkit, compare, largest_difference, write_submissions
+from sparsedrive.evaluation.predictions import PredictionSet
+from sparsedrive.evaluation.run import evaluate, evaluate_files
+from sparsedrive.metrics.tracking import TRACKING_CLASSES
+
+
+@pytest.fixture(scope="module")
+def noisy(drive) -> PredictionSet:
+    """Boxes moved, scored and named with some chance."""
+    perfect, random = truth_as_predictions(drive, "train"), np.random.default_rng(1)
+    box = perfect.boxes.box + random.normal(0, 0.6, perfect.boxes.box.shape) * [1, 1, 0, 0.1, 0.1, 0.1, 0.3, 1, 1, 0]
+    box[:, 3:6] = np.abs(box[:, 3:6]) + 0.1
+    strange = random.random(len(box)) < 0.1
+    track = np.where(strange, 10_000 + np.arange(len(box)), perfect.boxes.track_id)
+    return replace(perfect, boxes=replace(perfect.boxes, box=box, score=random.random(len(box)), track_id=track))
+
+
+def test_files_name_every_frame_and_give_the_same_numbers(noisy, drive, tmp_path):
+    paths = write_submissions(tmp_path / "new", noisy, drive)
+    contents = [json.loads(path.read_text()) for path in paths]
+    assert all(tuple(content["results"]) == noisy.frames.tokens for content in contents)
+    assert {box["tracking_name"] for boxes in contents[1]["results"].values() for box in boxes} <= set(TRACKING_CLASSES)
+    assert sum(map(len, contents[0]["results"].values())) == len(noisy.boxes.box) > sum(map(len, contents[1]["results"].values()))
+    direct = evaluate(noisy, drive, date="d", tasks=["det", "track"])
+    read = evaluate_files(drive, "train", detections=paths[0], tracks=paths[1], library="1", date="d")
+    assert read.detection.nds == pytest.approx(direct.detection.nds, abs=1e-9)
+    assert read.detection.error == pytest.approx(direct.detection.error, abs=1e-9, nan_ok=True)
+    assert read.tracking.mean_amota == pytest.approx(direct.tracking.mean_amota, abs=1e-9)
+    assert 0.1 < direct.detection.mean_ap < 0.49 and 0.1 < direct.tracking.mean_amota < 0.95
+
+
+def test_the_devkit_agrees_on_detection(noisy, drive, tmp_path):
+    pytest.importorskip("nuscenes.nuscenes", reason="no devkit; pip install --no-deps -r requirements-oracle.txt")
+    result = evaluate(noisy, drive, date="d", tasks=["det"])
+    detections, tracks = write_submissions(tmp_path, noisy, drive)
+    pairs = compare(result, drive, detections, tracks)
+    assert len(pairs) == 2 + 5 + 10 and pairs[0].official > 0.1 and largest_difference(pairs) < 1e-9
+
+
+def test_the_devkit_agrees_on_tracking(noisy, drive, tmp_path):
+    pytest.importorskip("motmetrics", reason="no motmetrics; pip install motmetrics==1.4.0")
+    pytest.importorskip("nuscenes.nuscenes", reason="no devkit; pip install --no-deps -r requirements-oracle.txt")
+    result = evaluate(noisy, drive, date="d", tasks=["track"])
+    _, tracks = write_submissions(tmp_path, noisy, drive)
+    pairs = compare(result, drive, None, tracks)
+    assert len(pairs) == 16 and pairs[0].official > 0.1 and largest_difference(pairs) < 1e-6
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr(official.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="the nuScenes devkit is not installed; pip install"):
+        check_devkit(tracking=False)
+    monkeypatch.setattr(official.importlib.util, "find_spec", lambda name: name if name == "nuscenes" else None)
+    check_devkit(tracking=False)
+    with pytest.raises(ValueError, match="tracking needs motmetrics and pandas"):
+        check_devkit(tracking=True)
+
+
+def test_differences():
+    pairs = [Comparison(name="a", ours=1.0, official=1.5), Comparison(name="b", ours=np.nan, official=np.nan)]
+    assert largest_difference(pairs) == 0.5 and largest_difference([]) == 0.0
+    assert largest_difference([Comparison(name="a", ours=1.0, official=np.nan)]) == np.inf
