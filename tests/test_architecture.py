@@ -350,6 +350,12 @@ def test_every_public_module_has_a_docstring():
     assert [path for path, tree in public if not ast.get_docstring(tree)] == []
 
 
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in ("conftest.py", "__init__.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def public_surface() -> str:
     """One line a public name: functions with their parameters."""
     module = importlib.import_module("sparsedrive")

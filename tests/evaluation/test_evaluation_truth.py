@@ -1,6 +1,5 @@
 """Truth from prepared scenes: equal to the tables', to the prepared futures, and to what can be computed by hand."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -44,16 +43,18 @@ def test_prepared_boxes_are_those_of_the_tables(drive):
 
 
 def test_tables_that_do_not_fit(drive, numbers, tmp_path):
-    with pytest.raises(ValueError, match="expected the nuScenes tables in .*tiny, found none"):
+    with pytest.raises(ValueError, match=r"expected the nuScenes tables in .*tiny, found none"):
         box_truth(read_split(numbers, "val"), "tables")
     shutil.copytree(drive.root / drive.version, tmp_path / "log" / drive.version)
-    path = tmp_path / "log" / drive.version / "sample.json"
-    rows = json.loads(path.read_text())
-    rows[1]["token"] = "another"
-    path.write_text(json.dumps(rows))
-    moved = PreparedData(drive.folder, tmp_path / "log", drive.version, drive.splits)
-    with pytest.raises(ValueError):
-        box_truth(read_split(moved, "train"))
+    truth = read_split(PreparedData(drive.folder, tmp_path / "log", drive.version, drive.splits), "train")
+    shorter = replace(truth, frames=replace(truth.frames, tokens=("another", *truth.frames.tokens[1:])))
+    with pytest.raises(
+        ValueError, match=r"have 4 samples, 4 were prepared \(1 of them not in the tables\).*run `sparsedrive prepare` again"
+    ):
+        box_truth(shorter)
+    (tmp_path / "log" / drive.version / "sample.json").write_text("[]")
+    with pytest.raises(ValueError, match="have 0 samples, 4 were prepared"):
+        box_truth(truth)
 
 
 def test_the_driven_path_is_the_prepared_one(drive, numbers):
@@ -99,7 +100,7 @@ def test_distances_are_from_the_car_not_from_the_lidar(numbers):
     car_T_ego = scene.car_T_ego[0]  # in the plane
     places = scene.box[:, :2] @ car_T_ego[:2, :2].T + car_T_ego[:2, 3]
     assert agents.distance_m == pytest.approx(np.linalg.norm(places, axis=1))
-    assert not agents.distance_m == pytest.approx(np.linalg.norm(scene.box[:, :2], axis=1))
+    assert agents.distance_m != pytest.approx(np.linalg.norm(scene.box[:, :2], axis=1))
     assert agents.returns.tolist() == (scene.lidar_returns + scene.radar_returns).tolist()
     gone = ~scene.agent_future_valid
     assert agents.steps.tolist() == [int(np.append(row, True).argmax()) for row in gone]

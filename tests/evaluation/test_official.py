@@ -13,6 +13,12 @@ from sparsedrive.evaluation.predictions import PredictionSet
 from sparsedrive.evaluation.run import evaluate, evaluate_files
 from sparsedrive.metrics.tracking import TRACKING_CLASSES
 
+FILES = (
+    (("cc3dt_detection", "cc3dt_greedy_tracking"), "cc_3dt_pure_det.json", "cc3dt_greedy_tracks.json"),
+    (("gt_perturbed_detection", "gt_perturbed_tracking"), "gt_perturbed_det.json", "gt_perturbed_tracks.json"),
+)
+"""Names of the reference numbers, and of the detection and the tracking file."""
+
 
 @pytest.fixture(scope="module")
 def noisy(drive) -> PredictionSet:
@@ -56,14 +62,32 @@ def test_the_devkit_agrees_on_tracking(noisy, drive, tmp_path):
     assert len(pairs) == 16 and pairs[0].official > 0.1 and largest_difference(pairs) < 1e-6
 
 
-def test_what_is_not_installed_is_said(monkeypatch):
+@pytest.mark.filterwarnings("ignore")  # the sample lacks pictures
+@pytest.mark.parametrize(("name", "detections", "tracks"), FILES)
+def test_official_numbers_of_real_files(real, name, detections, tracks):
+    folder = real.root / "results"
+    result = evaluate_files(real, "mini_val", detections=folder / detections, tracks=folder / tracks, library="1", date="d")
+    detection, tracking = result.detection, result.tracking
+    wanted = [json.loads((real.root / "reference" / f"{file}_metrics.json").read_text()) for file in name]
+    assert detection.truth == "nuScenes tables" and tracking.truth == detection.truth
+    assert detection.mean_ap == pytest.approx(wanted[0]["mean_ap"], abs=1e-6)
+    assert detection.nds == pytest.approx(wanted[0]["nd_score"], abs=1e-6)
+    assert dict(zip(detection.error_names, detection.mean_error, strict=True)) == pytest.approx(wanted[0]["tp_errors"], abs=1e-6)
+    assert dict(zip(detection.classes, detection.ap.mean(1), strict=True)) == pytest.approx(wanted[0]["mean_dist_aps"], abs=1e-6)
+    ours = dict(zip(tracking.score_names, tracking.mean, strict=True)) | {"amota": tracking.mean_amota, "amotp": tracking.mean_amotp_m}
+    assert ours == pytest.approx({key: wanted[1][key] for key in ours}, abs=1e-6)
+
+
+def test_what_is_not_there_is_said(drive, numbers, monkeypatch):
     monkeypatch.setattr(official.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="the nuScenes devkit is not installed; pip install"):
-        check_devkit(tracking=False)
+        check_devkit(drive, tracking=False)
     monkeypatch.setattr(official.importlib.util, "find_spec", lambda name: name if name == "nuscenes" else None)
-    check_devkit(tracking=False)
+    check_devkit(drive, tracking=False)
     with pytest.raises(ValueError, match="tracking needs motmetrics and pandas"):
-        check_devkit(tracking=True)
+        check_devkit(drive, tracking=True)
+    with pytest.raises(ValueError, match=r"expected the nuScenes tables in .*, found none; the devkit cannot do without"):
+        check_devkit(numbers, tracking=False)
 
 
 def test_differences():

@@ -112,7 +112,7 @@ def test_damaged_files_are_refused(tmp_path):
         storage.load(Whole, path, "things", 2)
     with pytest.raises(ValueError, match="cannot be read"):
         storage.load(Whole, tmp_path / "none.json", "things", 2)
-    with pytest.raises(ValueError, match="ends in .json"):
+    with pytest.raises(ValueError, match=r"ends in \.json"):
         storage.save(whole(), tmp_path / "a.txt", "things", 2)
 
 

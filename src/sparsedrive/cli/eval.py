@@ -82,9 +82,9 @@ class Eval(BaseVerb):
         tasks = check_tasks(self.tasks.replace(" ", "").split(","))
         self._check_sources()
         files = self.detections is not None or self.tracks is not None
-        if self.official:
-            check_devkit(tracking=self.tracks is not None if files else "track" in tasks)
         data = PreparedData.open(self.data)
+        if self.official:
+            check_devkit(data, tracking=self.tracks is not None if files else "track" in tasks)
         result, predictions = (self._judge_files(data), None) if files else self._judge_model(data, tasks)
         for note in result.header.notes:
             print_warning(note)

@@ -37,7 +37,7 @@ First steps:
   sparsedrive demo --out demo        pictures and a video in a minute, without any download
   sparsedrive stream --help          run a model on a nuScenes-format folder
   sparsedrive world --help           a driving world of one's own, in the same format
-  sparsedrive train --help           after `sparsedrive prepare`
+  sparsedrive train --help           after `sparsedrive prepare`; then `sparsedrive eval --help`
 """
 
 VERBS: dict[str, type[BaseVerb]] = {

@@ -49,8 +49,11 @@ def write_submissions(folder: Path, predictions: PredictionSet, data: PreparedDa
     return folder / DETECTION_FILE, folder / TRACKING_FILE
 
 
-def check_devkit(tracking: bool) -> None:
-    """`ValueError` says how to install what the devkit needs and is not there."""
+def check_devkit(data: PreparedData, *, tracking: bool) -> None:
+    """`ValueError`: the log's tables are not there, or something that the devkit needs is not installed (and how to)."""
+    tables = data.root / data.version
+    if not (tables / "sample_annotation.json").is_file():
+        raise ValueError(f"--official: expected the nuScenes tables in {tables}, found none; the devkit cannot do without")
     wanted = ["nuscenes"] + ["motmetrics", "pandas"] * tracking
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if "nuscenes" in missing:
@@ -110,8 +113,6 @@ def compare(evaluation: Evaluation, data: PreparedData, detections: Path | None,
 def _links(data: PreparedData, frames: FrameIndex) -> Iterator[tuple[Path, Path]]:
     """A folder like the log's, with the evaluated scenes as a split of its own; and an empty folder for what the devkit writes."""
     tables = data.root / data.version
-    if not (tables / "sample_annotation.json").is_file():
-        raise ValueError(f"--official: expected the nuScenes tables in {tables}, found none; the devkit cannot do without")
     with TemporaryDirectory() as temporary:
         root, out = Path(temporary) / "log", Path(temporary) / "out"
         (root / data.version).mkdir(parents=True)
