@@ -18,6 +18,7 @@ from sparsedrive.world.can_bus import STEERING_RATIO
 from sparsedrive.world.looks import LOOKS
 from sparsedrive.world.rig import nuscenes_rig
 from sparsedrive.world.tables import state_at, token
+from sparsedrive.world.writer import WorldConfig, split
 
 pytestmark = pytest.mark.xdist_group("little_world")
 PLAN = CONFIG.scene(0)
@@ -54,6 +55,16 @@ def test_scenes_and_frames(log, records, little_world):
     assert {record.location for record in records} == {"town-001"}
     splits = json.loads((little_world / "v1.0-world" / "splits.json").read_text())
     assert splits == {"train": ["scene-0001"], "val": ["scene-0002"]}
+
+
+@pytest.mark.parametrize(("scenes", "held_out"), [(1, 0), (2, 1), (5, 1), (7, 2), (30, 5)])
+def test_held_out_scenes_drive_through_towns_of_their_own(scenes, held_out):
+    plans = [WorldConfig().scene(index) for index in range(scenes)]
+    parts = split(plans)
+    assert parts["train"] + parts["val"] == [plan.name.scene for plan in plans] and len(parts["val"]) == held_out
+    if scenes > WorldConfig().scenes_per_town:
+        town_of = {plan.name.scene: plan.name.location for plan in plans}
+        assert not {town_of[name] for name in parts["train"]} & {town_of[name] for name in parts["val"]}
 
 
 def test_poses_are_those_of_the_ego_vehicle(records, truth):

@@ -31,7 +31,7 @@ class World(BaseVerb):
     out: Path
     """Folder of the world; made if needed. Give it to the other verbs as the nuScenes folder."""
     scenes: int = 30
-    """Number of scenes; the last fifth of them is the split "val"."""
+    """Number of scenes. About the last fifth is the split "val", whole towns where there are several; it changes as a world grows."""
     seed: int = 0
     """Another seed gives other towns and drives."""
     seconds: float = 20.0

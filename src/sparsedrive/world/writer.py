@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -242,11 +243,19 @@ def _write_tables(out: Path, plans: list[ScenePlan], config: WorldConfig) -> Non
             add(read_part(out, plan.name.scene))
         for name, file in files.items():
             file.write("[]\n" if empty[name] else "\n]\n")
-    names = [plan.name.scene for plan in plans]
-    first_val = len(names) - max(len(names) // VAL_PART, min(len(names) - 1, 1))
-    _write_json(folder / "splits.json", {"train": names[:first_val], "val": names[first_val:]})
+    _write_json(folder / "splits.json", split(plans))
     shutil.rmtree(out / VERSION, ignore_errors=True)
     os.replace(folder, out / VERSION)
+
+
+def split(plans: list[ScenePlan]) -> dict[str, list[str]]:
+    """Names of the scenes to train on and to hold out: about the last fifth, whole towns where there are several."""
+    towns = list(dict.fromkeys(plan.name.location for plan in plans))
+    units = [[plan.name.scene for plan in plans if plan.name.location == town] for town in towns]
+    if len(units) == 1:
+        units = [[name] for name in units[0]]
+    first_val = len(units) - max(len(units) // VAL_PART, min(len(units) - 1, 1))
+    return {"train": list(chain(*units[:first_val])), "val": list(chain(*units[first_val:]))}
 
 
 def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
