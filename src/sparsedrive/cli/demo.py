@@ -17,8 +17,7 @@ MAX_REAL_FRAMES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(BaseVerb):
-    """Drive through a generated town for some seconds, stream its six cameras through a small model, and draw every
-    frame. Needs no download.
+    """Drive through a generated town, stream its six cameras through a small model, draw every frame. Needs no download.
 
     With --real-data (or the environment variable SPARSEDRIVE_NUSCENES) the first frames of every scene there that has its pictures are
     streamed too. White wires are the annotated boxes: that they sit on the objects shows that the calibration is used rightly.
