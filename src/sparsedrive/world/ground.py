@@ -212,8 +212,9 @@ class Ground:
             cv2.polylines(colour, [polygon], True, rgb, 3, cv2.LINE_8, 4)
             cv2.fillConvexPoly(colour, polygon, rgb, cv2.LINE_8, 4)
         cover = cv2.resize(fine, (LEVEL_SIZE, LEVEL_SIZE), interpolation=cv2.INTER_AREA)
-        rows, columns = np.nonzero(cover)
-        if len(rows):
+        painted = cv2.findNonZero(cover)  # several times as fast as np.nonzero
+        if painted is not None:
+            columns, rows = painted.reshape(-1, 2).T
             part = cover[rows, columns, None].astype(np.float32) / 255
             rough = image[rows, columns].astype(np.float32)
             worn = colour[rows, columns] * (0.82 + 0.18 * rough / max(float(rough.mean()), 1.0))

@@ -16,7 +16,7 @@ from sparsedrive.world.town import Town
 from sparsedrive.world.view import View
 
 BRAKE_MPS2 = -1.0
-SMALLEST_PX2 = 0.12
+SMALLEST_PX2 = 0.4
 STEPS_PER_M, FULL_STEP_MPS = 0.65, 1.3
 HAZE_HIDES = 0.985
 
