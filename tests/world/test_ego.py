@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsedrive.world.ego import LIDAR_AHEAD_M, WHEELBASE_M, EgoControl, EgoPlan, follow, move, reference_of, steer
+from sparsedrive.world.ego import WHEELBASE_M, EgoControl, EgoPlan, follow, move, reference_of, steer
+from sparsedrive.world.rig import LIDAR_AHEAD_M
 from sparsedrive.world.state import EgoState
 
 DT_S = 0.05

@@ -16,7 +16,7 @@ from sparsedrive.evaluation.results import (
     TrackingSection,
 )
 from sparsedrive.evaluation.truth import SplitTruth, agent_truth, map_truth, scene_rows
-from sparsedrive.metrics.detection import ERRORS, RECALLS, DetectionMetrics, _errors, evaluate_detection
+from sparsedrive.metrics.detection import ERRORS, RECALLS, DetectionMetrics, evaluate_detection, match_errors
 from sparsedrive.metrics.forecasting import FORECAST_CLASSES, PredictedAgents, TrueAgents, evaluate_forecasts
 from sparsedrive.metrics.mapping import SPARSEDRIVE, MapLines, evaluate_map
 from sparsedrive.metrics.records import BoxRecords, GroundTruth, counted
@@ -79,7 +79,7 @@ def _box_matches(truth: GroundTruth, said: BoxRecords, metrics: DetectionMetrics
     errors = np.zeros((len(rows), len(ERRORS)))
     barrier = found.label == DETECTION_CLASSES.index("barrier")
     for some, half_turn_is_none in ((barrier, True), (~barrier, False)):
-        errors[some] = _errors(there[some], found[some], half_turn_is_none=half_turn_is_none).T
+        errors[some] = match_errors(there[some], found[some], half_turn_is_none=half_turn_is_none).T
     place = _places(metrics.classes)[found.label]
     errors[np.isnan(metrics.error[place])] = np.nan
     distance_m = np.linalg.norm(there.center_m[:, :2] - truth.frames.car_xy_m[there.frame], axis=1)

@@ -180,7 +180,7 @@ def _evaluate_class(name: str, truth: BoxRecords, predictions: BoxRecords, confi
         if distance_m == config.tp_distance_m:
             tp_match, tp_confidence = match, confidence
     hit = tp_match >= 0
-    errors = _errors(truth[tp_match[hit]], predictions[hit], half_turn_is_none=name == "barrier")
+    errors = match_errors(truth[tp_match[hit]], predictions[hit], half_turn_is_none=name == "barrier")
     curve = np.stack([_error_curve(column, predictions.score[hit], tp_confidence) for column in errors])
     first = round(100 * config.min_recall) + 1
     last = int(np.flatnonzero(tp_confidence).max(initial=0))
@@ -204,7 +204,7 @@ def _average(precision: Float[np.ndarray, "101"], config: DetectionConfig) -> fl
     return float(above.mean() / (1.0 - config.min_precision))
 
 
-def _errors(truth: BoxRecords, predictions: BoxRecords, *, half_turn_is_none: bool) -> Float[np.ndarray, "5 M"]:
+def match_errors(truth: BoxRecords, predictions: BoxRecords, *, half_turn_is_none: bool) -> Float[np.ndarray, "5 M"]:
     """Errors of matched boxes; NaN where the annotation leaves the value open."""
     away_m = np.sqrt(((predictions.center_m - truth.center_m)[:, :2] ** 2).sum(-1))
     shared = np.minimum(truth.size_wlh_m, predictions.size_wlh_m).prod(-1)

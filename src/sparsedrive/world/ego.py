@@ -6,11 +6,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 
+from sparsedrive.world.rig import LIDAR_AHEAD_M
 from sparsedrive.world.state import EgoState
 
 WHEELBASE_M = 2.588
-LIDAR_AHEAD_M = 0.94
-"""The models' ego frame (LIDAR_TOP: x right, y forward) is this far ahead of the rear axle, as `rig.nuscenes_rig` mounts it."""
 STEERING_LIMIT_RAD, STEERING_RATE_RADPS = 0.62, 1.0
 ACCELERATION_LIMIT_MPS2, BRAKE_LIMIT_MPS2 = 4.0, 8.0
 PLAN_STEP_S = 0.5

@@ -8,6 +8,8 @@ from jaxtyping import Float
 REFERENCE_WH_PX = (1600, 900)
 FOCAL_PX, BACK_FOCAL_PX = 1262.0, 806.0
 CENTRE_PX = (808.0, 480.0)
+LIDAR_AHEAD_M, LIDAR_ABOVE_M = 0.94, 1.84
+"""Where the lidar, and with it the models' ego frame (x right, y forward), is mounted: seen from the car frame's origin."""
 MOUNTS = {
     "CAM_FRONT": (0.0, (1.70, 0.00, 1.51), 0.035),
     "CAM_FRONT_RIGHT": (-55.0, (1.55, -0.49, 1.50), 0.027),
@@ -63,5 +65,5 @@ def nuscenes_rig(wh_px: tuple[int, int] = (704, 396)) -> Rig:
         cameras.append(CameraMount(name=name, car_T_camera=car_T_camera, intrinsic=intrinsic, wh_px=wh_px, early_s=early_s))
     car_T_lidar = np.eye(4)
     car_T_lidar[:3, :3] = [[0, 1, 0], [-1, 0, 0], [0, 0, 1]]
-    car_T_lidar[:3, 3] = (0.94, 0.0, 1.84)
+    car_T_lidar[:3, 3] = (LIDAR_AHEAD_M, 0.0, LIDAR_ABOVE_M)
     return Rig(cameras=tuple(cameras), lidar=LidarMount(name="LIDAR_TOP", car_T_lidar=car_T_lidar))

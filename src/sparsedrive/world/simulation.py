@@ -14,9 +14,10 @@ import shapely
 from jaxtyping import Int
 
 from sparsedrive.world.cast import CastConfig
-from sparsedrive.world.ego import LIDAR_AHEAD_M, EgoPlan, follow, reference_of
+from sparsedrive.world.ego import EgoPlan, follow, reference_of
 from sparsedrive.world.generate import generate_town
 from sparsedrive.world.overlap import corners, overlapping
+from sparsedrive.world.rig import LIDAR_AHEAD_M
 from sparsedrive.world.spawning import populate
 from sparsedrive.world.state import Cast, EgoState, WorldState
 from sparsedrive.world.town import Town
