@@ -17,8 +17,8 @@ help: ## this list
 
 install: $(INSTALLED) ## the environment in .venv
 
-# Again only when the requirements change.
-$(INSTALLED): pyproject.toml constraints.txt requirements-oracle.txt
+# Again only when the requirements or the C++ sources change.
+$(INSTALLED): pyproject.toml setup.py constraints.txt requirements-oracle.txt $(wildcard src/sparsedrive/ops/native/*.cpp src/sparsedrive/ops/native/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-oracle.txt
@@ -36,8 +36,9 @@ lint: $(INSTALLED) ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-proofs: $(INSTALLED) ## slow proofs: a training killed ten times ends with the same weights
+proofs: $(INSTALLED) ## slow proofs: a training killed ten times ends with the same weights; two real frames are learned
 	OMP_NUM_THREADS=1 $(BIN)/python tests/training/kill_proof.py --kills 10
+	$(if $(wildcard $(REAL_DATA)/v1.0-*),$(BIN)/python tests/training/overfit_proof.py --root $(REAL_DATA),@echo "no real frames in $(REAL_DATA)")
 
 bench: $(INSTALLED) ## every benchmark
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

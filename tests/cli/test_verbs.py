@@ -28,7 +28,7 @@ def test_presets_lists_all(capsys):
 
 
 def test_stream_writes_results_pictures_and_video(log, tmp_path, capsys):
-    assert main(["stream", "--data", str(log), "--out", str(tmp_path), "--device", "cpu", "--annotations"]) == 0
+    assert main(["stream", "--data", str(log), "--out", str(tmp_path), "--device", "cpu", "--annotations", "--weights", "random"]) == 0
     printed = capsys.readouterr()
     assert "warning: no --weights" in printed.err and "4 frames" in printed.out
     results = read_results(tmp_path / "results.json")
@@ -99,15 +99,19 @@ def test_convert_there_and_back(tmp_path, capsys):
 
 def test_demo_streams_the_generated_and_the_given_log(log, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("SPARSEDRIVE_NUSCENES", raising=False)
-    assert main(["demo", "--out", str(tmp_path), "--seconds", "0.5", "--real-data", str(log)]) == 0
+    small = ["--seconds", "0.5", "--scenes", "1", "--weights", "random"]
+    assert main(["demo", "--out", str(tmp_path), *small, "--real-data", str(log)]) == 0
     printed = capsys.readouterr()
     assert "untrained, random weights" in printed.err
     assert len(list((tmp_path / "generated" / "frames").iterdir())) == 1
+    for words in ("measured  1 frames of 1 drives", "boxes     mAP 0.", "map       mAP 0.", "plan      distance", "report.html"):
+        assert words in printed.out
+    assert (tmp_path / "report.html").is_file()
     assert len(list((tmp_path / "scene-0001" / "frames").iterdir())) == 4
     assert str(tmp_path / "generated" / "frames") in printed.out
 
 
 def test_demo_refuses_a_folder_without_pictures(log, tmp_path, capsys, monkeypatch):
     shutil.copytree(log / "v1.0-world", tmp_path / "bare" / "v1.0-world")
-    assert main(["demo", "--out", str(tmp_path / "out"), "--seconds", "0.5", "--real-data", str(tmp_path / "bare")]) == 2
+    assert main(["demo", "--out", str(tmp_path / "out"), "--seconds", "0.5", "--scenes", "1", "--real-data", str(tmp_path / "bare")]) == 2
     assert "expected pictures of at least one sample" in capsys.readouterr().err

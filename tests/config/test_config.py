@@ -12,6 +12,10 @@ from sparsedrive.convert.sparsedrive import key_table, official_constants, offic
 from sparsedrive.models.sparsedrive import SparseDriveConfig
 from sparsedrive.structures import DenoisingConfig
 
+SPARSE4D = [
+    "sparse4d_tiny", "sparse4d_v1_r101_h1", "sparse4d_v1_r101_h4", "sparse4d_v2_r50", "sparse4d_v2_r101", "sparse4d_v3_r50",
+    "sparse4d_v3_r101", "sparse4d_v3_vov99",
+]  # fmt: skip
 SMALL, WHOLE = "sparsedrive_small_stage1", "sparsedrive_small_stage2"
 
 
@@ -22,9 +26,9 @@ def on_meta(config: SparseDriveConfig) -> torch.nn.Module:
 
 
 def test_names_of_presets():
-    assert presets() == ["tiny", "tiny_pretrained", SMALL, WHOLE, "sparsedrive_base_stage1", "sparsedrive_base_stage2"]
+    assert presets() == ["tiny", "tiny_pretrained", SMALL, WHOLE, "sparsedrive_base_stage1", "sparsedrive_base_stage2", *SPARSE4D]
     assert [preset(name).name for name in presets()] == presets()
-    assert len({preset(name).describe for name in presets()}) == 6
+    assert len({preset(name).describe for name in presets()}) == len(presets())
     assert sparsedrive.preset is preset and sparsedrive.presets is presets
 
 
@@ -56,7 +60,10 @@ def test_facts_of_the_presets():
     whole, base, tiny = preset(WHOLE), preset("sparsedrive_base_stage2"), preset("tiny")
     assert (whole.image_wh_px, base.image_wh_px, tiny.image_wh_px) == ((704, 256), (1408, 512), (352, 128))
     assert (whole.encoder.backbone.depth, base.encoder.backbone.depth, tiny.encoder.backbone.depth) == (50, 101, 18)
-    assert [preset(name).public_weights for name in presets()] == [False, False, True, True, False, False]
+    assert [name for name in presets() if preset(name).public_weights] == [
+        SMALL, WHOLE, "sparse4d_v1_r101_h4", "sparse4d_v2_r50", "sparse4d_v3_r50"
+    ]  # fmt: skip
+    assert all("no public weights" in preset(name).describe for name in SPARSE4D[1:] if not preset(name).public_weights)
     assert (whole.detection.num_anchors, whole.detection.num_memory, whole.map.num_anchors) == (900, 600, 100)
     assert (preset(SMALL).map.num_memory, whole.map.num_memory) == (0, 33)
     assert preset(SMALL).planner is None and preset("sparsedrive_base_stage1").planner is None and whole.planner is not None

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import sparsedrive
 from sparsedrive.config import from_json, preset
 from sparsedrive.convert import convert_file, load, read_config, save
-from sparsedrive.convert.checkpoint import to_official_names
+from sparsedrive.convert.checkpoint import has_packaged_weights, packaged_weights, to_official_names
 from sparsedrive.convert.sparsedrive import official_constants
 from sparsedrive.models.sparsedrive import SparseDrive
 from sparsedrive.structures import ParityOptions
@@ -79,6 +79,36 @@ def test_save_writes_the_configuration_inside_and_beside(ours, model):
     assert from_json(ours.with_suffix(".json").read_text()) == model.config
     assert sorted(path.name for path in ours.parent.iterdir()) == ["tiny.json", "tiny.safetensors"]  # nothing unfinished
     assert same_weights(load(read_config(ours), ours).state_dict(), model.state_dict())
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(ours, model, tmp_path):
+    path = tmp_path / "half.safetensors"
+    save(model, path, half=True)
+    assert path.stat().st_size < 0.52 * ours.stat().st_size
+    loaded = load("tiny", path).state_dict()
+    for key, value in model.state_dict().items():
+        assert loaded[key].dtype == value.dtype
+        assert torch.equal(loaded[key], value.half().float() if value.is_floating_point() else value), key
+
+
+def test_numbers_too_large_for_half_precision_are_refused(tmp_path):
+    model = load("tiny")
+    with torch.no_grad():
+        next(model.parameters()).fill_(1e6)
+    with pytest.raises(ValueError, match=r"expected numbers within .* image_encoder.backbone"):
+        save(model, tmp_path / "half.safetensors", half=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_packaged_weights_are_those_of_the_preset(model):
+    assert has_packaged_weights("tiny") and not has_packaged_weights("sparsedrive_base_stage2")
+    packaged = packaged_weights("tiny")
+    assert packaged.stat().st_size < 10e6 and read_config(packaged) == preset("tiny")
+    loaded = load("tiny", "packaged")
+    assert same_weights(loaded.state_dict(), load("tiny", packaged).state_dict())
+    assert not same_weights(loaded.state_dict(), load("tiny").state_dict())
+    with pytest.raises(ValueError, match=r"no packaged weights of preset 'sparsedrive_base_stage2' .there are: tiny"):
+        load("sparsedrive_base_stage2", "packaged")
 
 
 def test_load_draws_weights_from_the_seed_and_leaves_the_generator_alone():

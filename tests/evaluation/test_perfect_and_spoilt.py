@@ -129,6 +129,21 @@ def test_forecasts_off_by_a_metre(perfect, drive):
     assert best.plain[:, :2] == pytest.approx(0.0)
 
 
+def test_going_straight_on_stands_beside_every_forecast(perfect, drive, perfect_result):
+    beside = perfect_result.forecasting
+    known = beside.num_truth > 0
+    assert known.any() and (beside.baseline_plain[known, 0] > 0).all() and (beside.baseline_plain[known, 0] < 6).all()
+    box, futures = perfect.boxes.box, perfect.forecasts
+    time_s = 0.5 * np.arange(1, futures.trajectory_m.shape[2] + 1)
+    straight = box[futures.row, None, :2] + box[futures.row, None, 7:9] * time_s[:, None]
+    same = replace(perfect, forecasts=replace(futures, trajectory_m=np.repeat(straight[:, None], futures.trajectory_m.shape[1], 1)))
+    as_forecast = evaluate(same, drive, date="today", tasks=["motion"]).forecasting
+    for definition in ("published", "plain"):
+        told, beside_it = (getattr(as_forecast, name) for name in (definition, f"baseline_{definition}"))
+        assert told == pytest.approx(beside_it, abs=1e-9, nan_ok=True)
+        assert beside_it == pytest.approx(getattr(beside, f"baseline_{definition}"), abs=1e-9, nan_ok=True)
+
+
 def test_unsure_boxes_are_not_forecast(perfect, drive):
     score = np.where(np.arange(len(perfect.boxes.score)) % 2, 0.9, 0.19)
     result = evaluate(replace(perfect, boxes=replace(perfect.boxes, score=score)), drive, date="today", tasks=["motion"]).forecasting

@@ -91,7 +91,7 @@ def numbers_of(found) -> dict[str, list[str]]:
         "map": [percent(value) for value in (*lines.ap.ravel(), lines.mean_ap)],
         "motion": [
             (percent if column == 2 else number)(value)
-            for both in (motion.published, motion.plain)
+            for both in (motion.published, motion.plain, motion.baseline_published, motion.baseline_plain)
             for row in both
             for column, value in enumerate(row)
         ],
@@ -155,6 +155,15 @@ def test_a_baseline_that_is_as_good_as_the_model_is_called_out():
     said = report_html(replace(found, planning=replace(found.planning, planners=(model, copied, *others[1:]))))
     assert "The baseline constant velocity" in said and "The baseline ground truth" not in said
     assert "The baseline constant velocity" not in report_html(found)
+
+
+def test_forecasts_no_better_than_going_straight_on_are_called_out():
+    found = sample_evaluation()
+    motion = found.forecasting
+    assert "Going straight on" not in report_html(replace(found, forecasting=replace(motion, baseline_plain=motion.plain + 1.0)))
+    worse = np.array([[1.0], [-1e-3]]) + motion.plain  # cars are forecast better than going straight on, pedestrians are not
+    page = report_html(replace(found, forecasting=replace(motion, baseline_plain=worse)))
+    assert "no larger than the model's forecasts: pedestrian." in unescape(page)
 
 
 def test_pictures_are_of_the_chosen_frames(pictured):

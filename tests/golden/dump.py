@@ -24,6 +24,8 @@ from sparsedrive.ops.published_order import published_order
 from sparsedrive.structures import NUSCENES_CAMERAS, CameraRig, Frame, ParityOptions, Predictions, Scene, StreamState
 
 sys.path.insert(0, str(Path(__file__).parent))
+import sparse4d
+import sparse4d_train
 from sources import input_rules
 from train import build_train
 
@@ -246,7 +248,18 @@ def build(path: Path) -> Arrays:
         return build_train(path, golden_model, golden_frame, input_rules(path.parent))
     if path.name.startswith("unit"):
         return build_unit(path)
-    raise ValueError(f"{path}: expected a file named eval_stage{{1,2}}_CASE.npz, train_stage{{1,2}}*.npz or unit*.npz")
+    if re.match(r"v\d.*_eval", path.name):
+        return sparse4d.build_eval(path)
+    if re.match(r"v\d_train_", path.name):
+        arrays, losses = sparse4d_train.build_train(path)
+        worst, name = sparse4d_train.worst_loss(path, losses)
+        print(f"{path.stem}: largest relative difference of a loss {worst:.1e} ({name}), bound {sparse4d_train.RELATIVE:.0e}")
+        if worst > sparse4d_train.RELATIVE:
+            raise ValueError(f"{path.stem}: the losses DO NOT AGREE")
+        return arrays
+    raise ValueError(
+        f"{path}: expected a file named eval_stage{{1,2}}_CASE.npz, train_stage{{1,2}}*.npz, unit*.npz, v*_eval.npz or v3_train_*dn.npz"
+    )
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from sources import SUBSET, golden_folder, input_rules
 import sparsedrive
 
 FOLDER = golden_folder()
-EVAL_FILES = sorted((FOLDER / "sparsedrive").glob("eval_stage*.npz"))
-TRAIN_FILES = sorted((FOLDER / "sparsedrive").glob("train_stage*.npz"))
+EVAL_FILES = sorted([*(FOLDER / "sparsedrive").glob("eval_stage*.npz"), *(FOLDER / "sparse4d").glob("v*_eval.npz")])
+TRAIN_FILES = sorted([*(FOLDER / "sparsedrive").glob("train_stage*.npz"), *(FOLDER / "sparse4d").glob("v*_train_*.npz")])
 UNIT_FILES = sorted((FOLDER / "sparsedrive").glob("unit*.npz"))
 absent = f"golden folder not found: {FOLDER}; set SPARSEDRIVE_GOLDEN to it"
 # Inputs of the groups that are rebuilt; every other array of these groups is an output and must be there.

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from golden_metrics import numbers as published_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_boxes import (
@@ -56,6 +57,14 @@ def test_official_numbers_of_the_synthetic_log(tmp_path):
     metrics = evaluate_detection(truth, read_detections(files["detection"], truth.frames))
     official = json.loads((golden_metrics() / "detection_metrics_summary.json").read_text())
     assert len(truth.racks.frame) and largest_difference(metrics.summary(), official) < 1e-6
+    published = {name.removeprefix("img_bbox_NuScenes/"): value for name, value in published_numbers("detection").items()}
+    ours = {"mAP": metrics.mean_ap, "NDS": metrics.nds}
+    assert ours == pytest.approx({name: published.pop(name) for name in ours}, abs=1e-6)
+    ours = dict(zip(("mATE", "mASE", "mAOE", "mAVE", "mAAE"), metrics.mean_error, strict=True))
+    for row, name in enumerate(metrics.classes):
+        ours |= {f"{name}_AP_dist_{distance_m}": ap for distance_m, ap in zip(metrics.config.distances_m, metrics.ap[row], strict=True)}
+        ours |= {f"{name}_{error}": value for error, value in zip(ERRORS, metrics.error[row], strict=True)}
+    assert ours == pytest.approx(published, abs=5.1e-5, nan_ok=True)  # printed with four digits
 
 
 def every_class() -> GroundTruth:
@@ -227,6 +236,15 @@ def test_pairs_do_not_depend_on_the_slices(monkeypatch):
     for found in (whole, sliced):
         assert np.array_equal(found[0], left) and np.array_equal(found[1], right)
         assert found[2] == pytest.approx(distance_m[left, right], abs=1e-12)
+
+
+def test_hits_at_every_distance():
+    truth, predictions = case_truth(CASES[1]), case_boxes(CASES[1], "predictions")
+    metrics = evaluate_detection(truth, predictions)
+    assert (np.diff(metrics.hit.sum(0)) > 0).all()  # a larger distance finds more
+    for column, distance_m in enumerate(metrics.config.distances_m):
+        alone = evaluate_detection(truth, predictions, DetectionConfig(distances_m=(distance_m,), tp_distance_m=distance_m))
+        assert np.array_equal(metrics.hit[:, column], alone.matched_truth >= 0)
 
 
 def test_average_precision_is_that_of_the_whole_evaluation():

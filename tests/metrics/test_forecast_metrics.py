@@ -7,7 +7,14 @@ from golden_metrics import numbers, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsedrive.metrics.forecasting import ForecastErrors, PredictedAgents, TrueAgents, evaluate_forecasts, forecast_errors
+from sparsedrive.metrics.forecasting import (
+    ForecastErrors,
+    PredictedAgents,
+    TrueAgents,
+    constant_velocity,
+    evaluate_forecasts,
+    forecast_errors,
+)
 from sparsedrive.structures import DETECTION_CLASSES
 
 CAR, TRUCK, PEDESTRIAN, CONE = (DETECTION_CLASSES.index(name) for name in ("car", "truck", "pedestrian", "traffic_cone"))
@@ -76,6 +83,10 @@ def test_published_numbers():
         assert score.published.min_fde_m == pytest.approx(golden["min_fde_err"], abs=1e-9)
         assert score.published.miss_rate == pytest.approx(golden["miss_rate_err"], abs=1e-9)
         assert score.published.epa == pytest.approx(golden["EPA_reported"], abs=1e-9)
+        false_positives = score.num_predicted - len(score.true_row)
+        first_variant = ((score.errors[:, 1] < 2).sum() - 0.5 * false_positives) / score.num_truth
+        assert first_variant == pytest.approx(golden["EPA_first_variant_unreported"], abs=1e-9)
+        assert 100 * len(score.true_row) // score.num_truth == golden["max_recall_ind"]
         stems = ("min_ade", "min_fde", "miss_rate")
         np.testing.assert_allclose(score.curve, [data[f"md_{score.name}_{stem}_err"] for stem in stems], atol=1e-9)
 
@@ -84,6 +95,19 @@ def test_perfect_forecasts():
     centers = [[0, 0], [10, 0], [20, 0]]
     score = car(forecasts(centers, [0.9, 0.8, 0.7]), true_agents(centers))
     assert score.published == score.plain == ForecastErrors(min_ade_m=0.0, min_fde_m=0.0, miss_rate=0.0, epa=1.0)
+
+
+def test_going_straight_on():
+    centers, velocity_mps = np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[2.0, 0.0], [0.0, -4.0]])
+    going_on = constant_velocity(centers, velocity_mps, 3)
+    assert going_on.tolist() == [[[[2, 2], [3, 2], [4, 2]]], [[[0, -2], [0, -4], [0, -6]]]]
+    truth = true_agents([(0, 0), (50, 0)])  # 1 m a step is 2 m/s to the east
+    straight = replace(
+        forecasts([(0, 0), (50, 0)], [0.9, 0.8]), trajectory_m=constant_velocity(truth.center_m, np.array([[2.0, 0]] * 2), 12)
+    )
+    assert car(straight, truth).plain == ForecastErrors(min_ade_m=0, min_fde_m=0, miss_rate=0, epa=1)
+    stands = replace(straight, trajectory_m=constant_velocity(truth.center_m, np.zeros((2, 2)), 12))
+    assert car(stands, truth).plain == ForecastErrors(min_ade_m=6.5, min_fde_m=12, miss_rate=1, epa=0)
 
 
 def test_the_best_mode_counts():

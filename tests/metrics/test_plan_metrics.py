@@ -15,6 +15,7 @@ from sparsedrive.metrics.planning import (
     VEHICLES,
     FutureObjects,
     PlanFrames,
+    driven_path_hits,
     evaluate_plans,
     plan_changes_m,
     turning,
@@ -203,6 +204,25 @@ def test_order_does_not_matter(protocol):
     for name in ("l2_m", "collision_rate", "truth_collision_rate", "boundary_rate", "truth_boundary_rate"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-12)
     assert one.collision_rate.max() > 0 and one.boundary_rate.max() > 0
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_a_subset_is_what_these_plans_have_alone(protocol):
+    kerb = MapLines.from_lines([0, 1], [2, 2], [np.array([[-3.0, -5.0], [-3.0, 40.0]])] * 2)
+    drift = AHEAD - np.stack([0.8 * np.arange(1, 13), np.zeros(12)], 1)
+    valid = np.ones((3, 6), bool)
+    valid[0, 3:] = False
+    things = objects((0, 1, 0, 10, CAR), (1, 2, 0, 15.5, CAR), (2, 4, -6, 25, CAR))
+    plans = frames([drift, drift, left(6)], valid=valid, things=things, boundary=kerb)
+    chosen = np.array([False, True, True])
+    driven = driven_path_hits(plans, protocol)
+    some = evaluate_plans(plans, protocol, truth_hits=driven).subset(chosen)
+    alone = evaluate_plans(plans.take(np.flatnonzero(chosen)), protocol)
+    for name in ("l2_m", "collision_rate", "truth_collision_rate", "boundary_rate", "truth_boundary_rate"):
+        assert np.array_equal(getattr(some, name), getattr(alone, name)), name
+    assert alone.boundary_rate.max() > 0 and alone.truth_collision_rate.max() > 0 and len(some.rows) == 2
+    with pytest.raises(ValueError, match="truth_hits: expected"):
+        evaluate_plans(plans.take(np.arange(2)), protocol, truth_hits=driven)
 
 
 def test_no_plans():

@@ -2,43 +2,15 @@ import numpy as np
 import pytest
 import shapely
 from golden_metrics import subset
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsedrive.metrics.footprint import corners_m, ego_rectangles, heading_rad, hits_objects_on_grid, rectangles_touch
+from sparsedrive.geometry.rectangles import corners_m, touch
+from sparsedrive.metrics.footprint import ego_rectangles, heading_rad, hits_objects_on_grid
 
 CAR = [0.0, 0.0, 4.0, 2.0, 0.0]
 QUARTER = np.pi / 2
 rectangles = st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.2, 8), st.floats(0.2, 8), st.floats(-7, 7))
-
-
-def touch(first, second):
-    return bool(rectangles_touch(np.array([first]), np.array([second]))[0])
-
-
-@pytest.mark.parametrize(
-    ("other", "expected"),
-    [
-        ([4.0, 0.0, 4.0, 2.0, 0.0], True),  # edge on edge
-        ([4.001, 0.0, 4.0, 2.0, 0.0], False),
-        ([0.0, 2.9, 4.0, 2.0, QUARTER], True),
-        ([0.0, 3.1, 4.0, 2.0, QUARTER], False),
-        ([0.0, 0.0, 0.5, 20.0, 0.0], True),  # a cross: no corner of one is in the other
-        ([0.0, 0.0, 0.1, 0.1, 0.3], True),
-        ([3.3, 1.0, 2.0, 2.0, np.pi / 4], True),  # the tip reaches in
-        ([3.3, 2.3, 2.0, 2.0, np.pi / 4], False),  # rectangles around both do overlap
-    ],
-)
-def test_hand_made_pairs(other, expected):
-    assert touch(CAR, other) is touch(other, CAR) is expected
-
-
-@given(rectangles, rectangles)
-def test_touching_is_that_of_shapely(first, second):
-    one, other = (shapely.Polygon(corners_m(np.array(rectangle))) for rectangle in (first, second))
-    gap_m = one.distance(other) or -shapely.intersection(one, other).area
-    assume(abs(gap_m) > 1e-9)
-    assert touch(first, second) is bool(one.intersects(other))
 
 
 def test_published_pairs_and_headings():
@@ -46,7 +18,7 @@ def test_published_pairs_and_headings():
     ego, other = data["unit_col_ego_box"].astype(float), data["unit_col_obj_box"].astype(float)[:, [0, 1, 3, 4, 6]]
     first = ego_rectangles(ego[:, None, :2], ego[:, None, 6], 1.0, 1.0, 0.5)[:, 0]
     first[:, 2:4] = ego[:, 3:5]
-    assert (rectangles_touch(first, other) == data["unit_col_out"]).all()
+    assert (touch(first, other) == data["unit_col_out"]).all()
     np.testing.assert_allclose(heading_rad(data["unit_yaw_in_traj"].astype(float)), data["unit_yaw_out"], atol=1e-6)
 
 

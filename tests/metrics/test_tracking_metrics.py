@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from golden_metrics import numbers as published_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_boxes import (
@@ -21,6 +22,7 @@ from metric_boxes import (
     real_folder,
     unpack_golden,
 )
+from scipy.optimize import linear_sum_assignment
 
 from sparsedrive.metrics.association import associate
 from sparsedrive.metrics.nuscenes_truth import read_ground_truth
@@ -55,6 +57,9 @@ def test_official_numbers_of_the_synthetic_log(tmp_path):
     metrics = evaluate_tracking(truth, read_tracks(files["tracking"], truth.frames))
     official = json.loads((golden_metrics() / "tracking_metrics_summary.json").read_text())
     assert largest_difference(metrics.summary(), official) < 1e-6
+    published = {name.removeprefix("img_bbox_NuScenes/"): value for name, value in published_numbers("tracking").items()}
+    ours = metrics.summary()
+    assert {name: ours[name] for name in published} == pytest.approx(published, abs=1e-6)
 
 
 def of_one_car(names: list[str], xy_m: np.ndarray = ALONG, **columns) -> TrackingMetrics:
@@ -183,7 +188,7 @@ def test_a_scene_of_one_frame():
 
 def run_associate(pairs: list[tuple]) -> list[str]:
     step, thing, track, distance_m = (np.array(column) for column in zip(*pairs, strict=True))
-    chosen, switched = associate(step, step, thing, track, distance_m)
+    chosen, switched = associate(step, thing, track, distance_m)
     return ["switch" if other else "match" if one else "-" for one, other in zip(chosen, switched, strict=True)]
 
 
@@ -205,6 +210,32 @@ def test_a_track_that_two_objects_claim_stays_with_the_first():
     # Track 0 followed object 0, then object 1; when both are near again object 0 comes first.
     story = [(0, 0, 0, 0.1), (1, 1, 0, 0.1), (2, 0, 0, 1.0), (2, 1, 0, 0.1), (2, 1, 1, 1.0)]
     assert run_associate(story) == ["match", "match", "match", "-", "switch"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), things=st.integers(1, 7), tracks=st.integers(1, 7), share=st.floats(0.1, 1.0))
+def test_association_is_the_best_of_all_assignments(seed, things, tracks, share):
+    rng = np.random.default_rng(seed)
+    thing, track = np.nonzero(rng.random((things, tracks)) < share)
+    distance_m = rng.uniform(0, 2, len(thing))
+    chosen, switched = associate(np.zeros(len(thing), int), thing, track, distance_m)
+    assert not switched.any()
+    assert len(set(thing[chosen])) == len(set(track[chosen])) == chosen.sum()
+    cost = np.full((things, tracks), 100.0)  # far more than all pairs together
+    cost[thing, track] = distance_m
+    assert distance_m[chosen].sum() + 100.0 * (min(things, tracks) - chosen.sum()) == pytest.approx(cost[linear_sum_assignment(cost)].sum())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_scores_of_tracks_are_those_of_each_alone_to_the_bit(seed):
+    rng = np.random.default_rng(seed)
+    frame, name = np.divmod(rng.permutation(30 * 12)[:250], 12)
+    score = rng.random(250)
+    points = complete_tracks(boxes(frame, np.zeros((250, 2)), track_id=np.char.add("t", name.astype(np.str_)), score=score), key_frames(30))
+    in_time = np.argsort(frame, kind="stable")
+    for one in np.unique(name):
+        assert score[in_time[name[in_time] == one]].mean() in points.score
 
 
 @settings(max_examples=20, deadline=None)

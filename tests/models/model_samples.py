@@ -25,18 +25,20 @@ def config(*, stage: int = 2, parity: ParityOptions | None = None) -> SparseDriv
     """Three cameras, 64 x 96 pixels, 24 boxes of which 16 survive, 12 map elements of which 6 survive."""
     base = preset("tiny")
     layer = replace(base.detection.layer, dim=32, num_heads=4, ffn_dim=48, num_groups=4)
+    detection = replace(base.detection, num_anchors=24, num_memory=16, num_layers=3, layer=layer, denoising=None)
     assert base.planner is not None
+    planner = replace(base.planner, dim=32, num_heads=4, ffn_dim=48, num_layers=2, num_agents=10, num_elements=5)
     return replace(
         base,
         name=f"sample_stage{stage}",
         image_wh_px=(WIDTH, HEIGHT),
         camera_names=CAMERAS,
         encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=18), neck=FPNConfig(out_channels=32)),
-        detection=replace(base.detection, num_anchors=24, num_memory=16, num_layers=3, layer=layer),
+        detection=detection,
         map=replace(
             base.map, kind=PolylineKind(), num_anchors=12, num_memory=6, num_layers=2, layer=replace(layer, decoupled_attention=False)
         ),
-        planner=replace(base.planner, dim=32, num_heads=4, ffn_dim=48, num_layers=2, num_agents=10, num_elements=5) if stage == 2 else None,
+        planner=replace(planner, ego_velocity="predicted", paths="whole") if stage == 2 else None,
         parity=parity or ParityOptions(),
     )
 

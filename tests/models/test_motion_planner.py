@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_samples import build, differences, frame, run
+from model_samples import build, config, differences, frame, run
 from torch.testing import assert_close
 
 from sparsedrive.geometry import box_state
@@ -33,13 +33,48 @@ def test_the_ego_vehicle_starts_as_a_standing_box_looking_forward(model):
     assert first.plan.period.tolist() == [1]
 
 
-def test_the_ego_speed_is_the_one_predicted_a_frame_before(model):
+def test_the_ego_speed_is_the_one_predicted_a_frame_before():
+    chosen = config()
+    assert chosen.planner is not None
+    model = build(replace(chosen, planner=replace(chosen.planner, ego_velocity="predicted")))
     (first, second), state = run(model, [frame(0), frame(1)])
     speed_mps = first.plan.ego_status[0, EGO_FORWARD_SPEED]
     assert speed_mps != 0 and torch.equal(second.plan.history_state[0, -1, box_state.VY], speed_mps)
     assert torch.equal(state.motion.ego_status, second.plan.ego_status)
     (cold,), _ = run(model, [frame(2, sequence=9)], state)
     assert cold.plan.history_state[0, -1, box_state.VY] == 0
+
+
+def test_odometry_tells_the_planner_how_fast_the_poses_moved():
+    chosen = config()
+    assert chosen.planner is not None
+    model = build(replace(chosen, planner=replace(chosen.planner, ego_velocity="odometry")))
+    before, now = frame(0, stream=2), frame(1, stream=2)
+    (first, second), state = run(model, [before, now])
+    moved_m = (now.global_T_ego[0, :3, 3] - before.global_T_ego[0, :3, 3]).float() @ now.global_T_ego[0, :3, :3].float()
+    velocity_mps = slice(box_state.VX, box_state.VY + 1)
+    assert_close(second.plan.history_state[0, -1, velocity_mps], moved_m[:2] / 0.5, atol=1e-5, rtol=1e-5)
+    assert first.plan.history_state[0, -1, velocity_mps].tolist() == [0, 0]
+    (cold,), _ = run(model, [frame(2, sequence=9)], state)
+    assert cold.plan.history_state[0, -1, velocity_mps].tolist() == [0, 0]
+    with pytest.raises(ValueError, match="ego_velocity: expected 'predicted' or 'odometry', got 'can_bus'"):
+        replace(chosen.planner, ego_velocity="can_bus")
+
+
+def test_paths_may_depart_from_going_on_at_the_present_velocity():
+    chosen = config()
+    assert chosen.planner is not None
+    options = replace(chosen.planner, ego_velocity="odometry")
+    whole, departing = (build(replace(chosen, planner=replace(options, paths=paths))) for paths in ("whole", "departs"))
+    frames = [frame(0, stream=2), frame(1, stream=2)]
+    expected, got = run(whole, frames)[0][1], run(departing, frames)[0][1]
+    velocity_mps = got.detection.last.state[:, :, None, None, box_state.VX : box_state.VY + 1]
+    assert_close(got.motion.step_offsets_m, expected.motion.step_offsets_m + 0.5 * velocity_mps)
+    ego_mps = got.plan.history_state[:, -1, None, None, None, box_state.VX : box_state.VY + 1]
+    assert ego_mps.abs().max() > 1
+    assert_close(got.plan.step_offsets_m, expected.plan.step_offsets_m + 0.5 * ego_mps)
+    with pytest.raises(ValueError, match="paths: expected 'whole' or 'departs', got 'modes'"):
+        replace(options, paths="modes")
 
 
 def test_measured_ego_status_and_command_are_for_losses_and_decoding_only(model):

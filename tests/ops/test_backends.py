@@ -1,14 +1,30 @@
 """Choice of backends: argument, context, best; names that cannot run raise."""
 
+import importlib
+import re
+
 import pytest
 import torch
 
-from sparsedrive.ops import BackendRow, backend_report, backends, deformable_aggregation, sigmoid_focal_loss, use_backend
+from sparsedrive.ops import (
+    BackendRow,
+    backend_report,
+    backends,
+    cuda_library,
+    deformable_aggregation,
+    native_library,
+    sigmoid_focal_loss,
+    triton_backend,
+    use_backend,
+)
 from sparsedrive.ops._define import define_op
 from sparsedrive.ops.backends import Kernel
 from sparsedrive.ops.deformable_aggregation.samples import random_sample
 
 DAF, FOCAL = "deformable_aggregation", "sigmoid_focal_loss"
+BEST_ON_CPU = "visible" if isinstance(native_library.library(), str) else "cpp"
+ABSENT = {name: why for name, why in (("cuda", cuda_library.why_missing()), ("triton", triton_backend.why_missing())) if why is not None}
+ON_CUDA = [name for name in ("cuda", "triton") if name not in ABSENT]
 
 
 @pytest.fixture
@@ -70,21 +86,30 @@ def test_context_ends_with_an_error():
     assert backends._contexts == ()
 
 
-@pytest.mark.parametrize("name", ["cuda", "triton", "cpp"])
-def test_backend_not_built_raises_with_the_reason(name):
-    sample = random_sample()
-    with pytest.raises(ValueError, match=f"{DAF}: backend '{name}' is not built in this version; .*'reference'"):
-        deformable_aggregation(*sample, backend=name)
-    with pytest.raises(ValueError, match=f"{FOCAL}: backend '{name}' is not built in this version"):
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_backend_not_there_raises_with_the_reason(name):
+    """On a CPU these always raise: for want of the backend, or of the device."""
+    reason = f"backend '{name}' is {ABSENT[name]}" if name in ABSENT else f"backend '{name}' does not run on 'cpu' tensors"
+    with pytest.raises(ValueError, match=f"{DAF}: {re.escape(reason)}; .*'reference'"):
+        deformable_aggregation(*random_sample(), backend=name)
+    with pytest.raises(ValueError, match=f"{FOCAL}: {re.escape(reason)}; "):
         sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]), backend=name)
-    with pytest.raises(ValueError, match="not built in this version"), use_backend(name):
-        pass
+    if name in ABSENT:
+        with pytest.raises(ValueError, match=re.escape(ABSENT[name])), use_backend(name):
+            pass
+
+
+@pytest.mark.parametrize(("op", "order"), [(DAF, ["cuda", "triton", "visible", "ordered"]), (FOCAL, ["cuda", "triton", "closed_form"])])
+def test_the_order_on_a_gpu(op, order):
+    """Best first, whatever of it is here."""
+    kernels = importlib.import_module(f"sparsedrive.ops.{op}.op").KERNELS
+    assert [kernel.backend for kernel in kernels if "cuda" in kernel.devices] == order
 
 
 def test_unknown_names_raise():
-    with pytest.raises(ValueError, match=f"{DAF}: expected a backend of visible, ordered, reference, got 'vizible'"):
+    with pytest.raises(ValueError, match=f"{DAF}: expected a backend of .*visible, ordered, reference, got 'vizible'"):
         deformable_aggregation(*random_sample(), backend="vizible")
-    with pytest.raises(ValueError, match="expected a backend of visible, ordered, reference, got 'vizible'"), use_backend("vizible"):
+    with pytest.raises(ValueError, match=r"expected a backend of .*visible, ordered, reference, got 'vizible'"), use_backend("vizible"):
         pass
     with (
         pytest.raises(ValueError, match=f"use_backend.op: expected one of {DAF}, {FOCAL}, got 'focal'"),
@@ -97,7 +122,7 @@ def test_context_does_not_fall_back():
     """A backend that one op has and another has not: the other raises instead of quietly running something else."""
     with use_backend("visible"):
         deformable_aggregation(*random_sample())
-        with pytest.raises(ValueError, match=f"{FOCAL}: expected a backend of closed_form, reference, got 'visible'; .*op="):
+        with pytest.raises(ValueError, match=f"{FOCAL}: expected a backend of .*closed_form, reference, got 'visible'; .*op="):
             sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]))
     with use_backend("visible", op=DAF):
         sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]))
@@ -105,8 +130,8 @@ def test_context_does_not_fall_back():
 
 def test_other_devices():
     assert backends.choose(DAF, None, "cpu") == "auto"  # resolved when the op runs, on the device it then runs on
-    assert backends.find_kernel(DAF, "auto", "cpu").backend == "visible"
-    assert backends.find_kernel(DAF, "auto", "cuda").backend == "visible"
+    assert backends.find_kernel(DAF, "auto", "cpu").backend == BEST_ON_CPU
+    assert backends.find_kernel(DAF, "auto", "cuda").backend == [*ON_CUDA, "visible"][0]
     assert backends.choose(DAF, None, "mps") == "reference"
     with pytest.raises(ValueError, match="backend 'visible' does not run on 'mps' tensors"):
         backends.choose(DAF, "visible", "mps")
@@ -119,11 +144,14 @@ def test_report():
     assert len(table) == len(rows)
     assert {name for op, name in table if op == DAF} == {"visible", "ordered", "reference", "cuda", "triton", "cpp"}
     assert {name for op, name in table if op == FOCAL} == {"closed_form", "reference", "cuda", "triton", "cpp"}
-    for op, best in ((DAF, "visible"), (FOCAL, "closed_form")):
-        assert [row.backend for row in rows if row.op == op and row.active_for_cpu] == [best]
-        assert [row.backend for row in rows if row.op == op and row.active_for_cuda] == [best]
-    for name in ("cuda", "triton", "cpp"):
-        assert not table[DAF, name].available and table[DAF, name].reason == "not built in this version"
+    for op, best_on_cpu, best_on_cuda in (
+        (DAF, BEST_ON_CPU, [*ON_CUDA, "visible"][0]),
+        (FOCAL, "closed_form", [*ON_CUDA, "closed_form"][0]),
+    ):
+        assert [row.backend for row in rows if row.op == op and row.active_for_cpu] == [best_on_cpu]
+        assert [row.backend for row in rows if row.op == op and row.active_for_cuda] == [best_on_cuda]
+    for name, why in ABSENT.items():
+        assert not table[DAF, name].available and table[DAF, name].reason == why
 
 
 def test_report_follows_the_context():

@@ -7,13 +7,16 @@ import torch
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-from sparsedrive.ops import backends, deformable_aggregation, use_backend
+from sparsedrive.ops import backend_report, backends, deformable_aggregation, use_backend
 from sparsedrive.ops.deformable_aggregation.op import run
 from sparsedrive.ops.deformable_aggregation.samples import Sample, random_sample, sparsedrive_small
 
 # `sparsedrive.ops.deformable_aggregation` as an attribute is the function; the modules behind it are reached by name
 ordered, visible = (importlib.import_module(f"sparsedrive.ops.deformable_aggregation.{name}") for name in ("ordered", "visible"))
-BACKENDS = ("reference", "visible")
+FAST = tuple(
+    row.backend for row in backend_report() if row.op == "deformable_aggregation" and row.backend in ("visible", "cpp") and row.available
+)
+BACKENDS = ("reference", *FAST)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """Largest error over largest value."""
 
@@ -37,9 +40,10 @@ def assert_close(got: list[torch.Tensor], want: list[torch.Tensor], tolerance: f
 
 
 def both(sample: Sample, tolerance: float) -> list[torch.Tensor]:
-    """Check that the fast kernel agrees with the reference; the reference's results."""
+    """Check that the fast kernels agree with the reference; the reference's results."""
     want = value_and_grads(sample, "reference")
-    assert_close(value_and_grads(sample, "visible"), want, tolerance)
+    for backend in FAST:
+        assert_close(value_and_grads(sample, backend), want, tolerance)
     return want
 
 
@@ -225,24 +229,25 @@ def test_indices_are_wide_enough(rows, integer):
     assert taps.row.max().item() == rows - 17 + 15
 
 
-def test_same_result_every_time():
+@pytest.mark.parametrize("backend", FAST)
+def test_same_result_every_time(backend):
     sample = random_sample(anchors=50, per_anchor=20)
-    first = value_and_grads(sample, "visible")
-    for _ in range(3):
-        assert all(torch.equal(a, b) for a, b in zip(value_and_grads(sample, "visible"), first, strict=True))
+    first = value_and_grads(sample, backend)
+    for _ in range(4):
+        assert all(torch.equal(a, b) for a, b in zip(value_and_grads(sample, backend), first, strict=True))
 
 
-def test_only_the_wanted_gradients_are_computed(monkeypatch):
+@pytest.mark.parametrize("backend", FAST)
+def test_only_the_wanted_gradients_are_computed(backend, monkeypatch):
     sample = random_sample()
     asked = []
-    real = visible.backward
-    kernel = backends.find_kernel("deformable_aggregation", "visible", "cpu")
-    want = value_and_grads(sample, "visible")
-    assert kernel.backward is real
+    kernel = backends.find_kernel("deformable_aggregation", backend, "cpu")
+    real = kernel.backward
+    want = value_and_grads(sample, backend)
     monkeypatch.setitem(kernel.__dict__, "backward", lambda *args: asked.append(args[-1]) or real(*args))
     for wanted in ("packed", "points", "weights"):
         leaf = getattr(sample, wanted).clone().requires_grad_()
-        output = deformable_aggregation(*sample._replace(**{wanted: leaf}), backend="visible")
+        output = deformable_aggregation(*sample._replace(**{wanted: leaf}), backend=backend)
         grad_output = torch.linspace(-1, 1, output.numel()).view_as(output)
         (grad,) = torch.autograd.grad(output, leaf, grad_output)
         torch.testing.assert_close(grad, want[1 + ("packed", "points", "weights").index(wanted)])
@@ -285,11 +290,12 @@ def test_ordered_has_the_gradients_of_visible():
 # ---- one node in every graph
 
 
-def test_opcheck():
+@pytest.mark.parametrize("backend", FAST)
+def test_opcheck(backend):
     for sample in (random_sample(), random_sample(anchors=0), random_sample(dtype=torch.bfloat16), transposed(random_sample())):
         packed, level_hw, points, weights = sample
         leaves = [tensor.requires_grad_() for tensor in (packed, points, weights)]
-        torch.library.opcheck(run, (leaves[0], list(level_hw), leaves[1], leaves[2], "auto"))
+        torch.library.opcheck(run, (leaves[0], list(level_hw), leaves[1], leaves[2], backend))
 
 
 @pytest.mark.parametrize("backend", [None, *BACKENDS])

@@ -6,19 +6,27 @@ import numpy as np
 import pytest
 from sources import golden_folder
 
-from sparsedrive.ops import use_backend
+from sparsedrive.ops import backend_report, use_backend
 
 ROOT = Path(__file__).parents[2]
 UNIT = golden_folder() / "sparsedrive" / "unit.npz"
 pytestmark = pytest.mark.skipif(not UNIT.exists(), reason=f"no golden file {UNIT}; name its folder in SPARSEDRIVE_GOLDEN")
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference"])
+# those of a GPU are held against the same arrays in test_cuda_backend.py, test_triton_backend.py and test_gpu_ops.py
+ELSEWHERE = ("ordered", "cuda", "triton")
+SAMPLING = [
+    row.backend for row in backend_report() if row.op == "deformable_aggregation" and row.available and row.backend not in ELSEWHERE
+]
+
+
+@pytest.mark.parametrize("backend", ["auto", *SAMPLING])
 def test_agrees_with_the_published_ops(backend, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "golden"))
     import unit_ops
 
-    with np.load(UNIT, allow_pickle=False) as golden, use_backend(backend):
+    only = None if backend in ("auto", "reference") else "deformable_aggregation"  # the focal loss has not the others
+    with np.load(UNIT, allow_pickle=False) as golden, use_backend(backend, op=only):
         built = unit_ops.build(golden)
         assert len(built) == 22
         for key, ours in built.items():

@@ -44,8 +44,9 @@ class Eval(BaseVerb):
     """Scenes to evaluate on; with --predictions those they were made of."""
     preset: str = "tiny"
     """Model; `sparsedrive presets` lists them."""
-    weights: Annotated[Path | None, optional("FILE")] = None
-    """Weights of the preset: .safetensors, or an official .pth. Without them the weights are random and the numbers meaningless."""
+    weights: Annotated[str | None, optional("FILE")] = None
+    """Weights of the preset: .safetensors of ours, an official .pth, or "random". Without it those packaged with the library, where the
+    preset has some; else random ones, with which the results mean nothing."""
     predictions: Annotated[Path | None, optional("FILE")] = None
     """Instead of a model: what one said before, a predictions.json of --save-predictions with its .npz beside it."""
     detections: Annotated[Path | None, optional("FILE")] = None
@@ -140,11 +141,12 @@ class Eval(BaseVerb):
             if self.predictions is not None:
                 predictions = PredictionSet.load(self.predictions)
             else:
+                model, weights = load_model(self.preset, self.weights, self.device)
                 predictions = predict(
-                    load_model(self.preset, self.weights, self.device),
+                    model,
                     data,
                     self.split,
-                    weights=None if self.weights is None else self.weights.name,
+                    weights=None if weights is None else weights.name,
                     library=sparsedrive.__version__,
                     batch_size=self.batch,
                     workers=self.workers,
@@ -166,7 +168,8 @@ class Eval(BaseVerb):
         if result.detection is None and result.tracking is None:
             return written, None, None
         detections, tracks = write_submissions(self.out, predictions, data)
-        return written | {"detections": detections, "tracks": tracks}, detections, tracks
+        written["detections"] = detections
+        return written | ({} if tracks is None else {"tracks": tracks}), detections, tracks
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sparsedrive.evaluation.results import (
 )
 
 TRACKING_COLUMNS = ("recall", "mota", "motp", "mt", "ml", "fp", "fn", "ids", "frag")
-TEXT_COLUMNS = ("class", "number", "planner", "protocol")
+TEXT_COLUMNS = ("class", "forecast", "number", "planner", "protocol")
 COUNTS = ("mt", "ml", "fp", "fn", "ids", "frag")
 
 
@@ -41,6 +41,23 @@ def show(result: Evaluation) -> Iterator[Table | str]:
         yield _plan(result.planning)
         if result.planning.turning.any():
             yield _plan_turning(result.planning)
+
+
+def headline(result: Evaluation) -> Iterator[str]:
+    """The few numbers to look at first, a line a task."""
+    yield f"measured  {result.header.num_frames} frames of {result.header.num_scenes} drives"
+    if (boxes := result.detection) is not None:
+        car, near = boxes.classes.index("car"), boxes.distances_m.index(2.0)
+        yield f"boxes     mAP {_number(boxes.mean_ap)}, NDS {_number(boxes.nds)}, cars within 2 m AP {_number(boxes.ap[car, near])}"
+    if (tracks := result.tracking) is not None:
+        yield f"tracks    AMOTA {_number(tracks.mean_amota)}"
+    if (lines := result.map) is not None:
+        wide = lines.thresholds_m.index(max(lines.thresholds_m))
+        parts = (f"{name} {_number(lines.ap[row, wide])}" for row, name in enumerate(lines.classes))
+        yield f"map       mAP {_number(lines.mean_ap)}, within {lines.thresholds_m[wide]:g} m: {', '.join(parts)}"
+    if (plans := result.planning) is not None:
+        parts = (f"{planner.name} {_number(planner.get('plain').l2_m[3], 2)} m" for planner in plans.planners)
+        yield f"plan      distance to the driven path after 2 s: {', '.join(parts)}"
 
 
 def comparison(pairs: Sequence[Comparison]) -> Table:
@@ -109,16 +126,18 @@ def _map(found: MapSection) -> Table:
 
 def _forecasts(found: ForecastSection) -> Table:
     title = f"forecasts: {found.horizon_s:g} s, boxes with score >= {found.min_score:g}"
-    table = _table(title, "protocol", "class", "minADE m", "minFDE m", "miss %", "EPA", "truth", "said")
-    for protocol, numbers in zip(found.protocols, (found.published, found.plain), strict=True):
+    table = _table(title, "protocol", "class", "forecast", "minADE m", "minFDE m", "miss %", "EPA", "truth", "said")
+    both = zip(found.protocols, (found.published, found.plain), (found.baseline_published, found.baseline_plain), strict=True)
+    for protocol, model, baseline in both:
         for row, name in enumerate(found.classes):
-            ade_m, fde_m, miss, epa = numbers[row].tolist()
-            table.add_row(
-                protocol.split(":")[0], name, _number(ade_m), _number(fde_m), _percent(miss), _number(epa), str(found.num_truth[row]),
-                str(found.num_predictions[row]),
-            )  # fmt: skip
+            counts = str(found.num_truth[row]), str(found.num_predictions[row])
+            for forecast, numbers in (("model", model), ("constant velocity", baseline)):
+                ade_m, fde_m, miss, epa = numbers[row].tolist()
+                cells = _number(ade_m), _number(fde_m), _percent(miss), _number(epa)
+                table.add_row(protocol.split(":")[0], name, forecast, *cells, *counts)
         table.add_section()
-    table.caption, table.caption_justify = "\n".join(found.protocols), "left"
+    table.caption = "\n".join([*found.protocols, "constant velocity: the model's own boxes, each going straight on, in one mode"])
+    table.caption_justify = "left"
     return table
 
 

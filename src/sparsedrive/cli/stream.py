@@ -26,8 +26,9 @@ class Stream(BaseVerb):
     """Name of the scene; may be left out when there is only one."""
     preset: str = "tiny"
     """Model; `sparsedrive presets` lists them."""
-    weights: Annotated[Path | None, optional("FILE")] = None
-    """Weights of the preset: .safetensors, or an official .pth. Without them the weights are random and the results meaningless."""
+    weights: Annotated[str | None, optional("FILE")] = None
+    """Weights of the preset: .safetensors of ours, an official .pth, or "random". Without it those packaged with the library, where the
+    preset has some; else random ones, with which the results mean nothing."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes the GPU if there is one."""
     max_frames: Annotated[int | None, optional("N")] = None
@@ -52,7 +53,7 @@ class Stream(BaseVerb):
             raise ValueError(f"--max-frames: expected at least 1, got {self.max_frames}")
         log = NuScenesLog(self.data, self.version, annotations=self.annotations)
         scene = pick_scene(log, self.scene)
-        model = load_model(self.preset, self.weights, self.device)
+        model, weights = load_model(self.preset, self.weights, self.device)
         outputs = Outputs(folder=self.out, score_threshold=self.score_threshold, video=not self.no_video)
-        report(stream_log(log.scene(scene)[: self.max_frames], model, self.weights, outputs, allow_missing=self.allow_missing))
+        report(stream_log(log.scene(scene)[: self.max_frames], model, weights, outputs, allow_missing=self.allow_missing))
         return 0

@@ -11,11 +11,14 @@ from rich.progress import track
 
 import sparsedrive
 from sparsedrive.cli.console import err, out, print_warning
+from sparsedrive.convert.checkpoint import PACKAGED, has_packaged_weights, packaged_weights
 from sparsedrive.data import FrameRecord, ImagePreprocess, NuScenesLog, Pictures, read_pictures, to_frame
 from sparsedrive.models.sparsedrive import SparseDrive
 from sparsedrive.runtime.results import StreamResults, frame_result, write_results
 from sparsedrive.structures import EGO_FORWARD_SPEED, Scene
 from sparsedrive.viz import VideoWriter, render_scene
+
+RANDOM = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +41,25 @@ class Written:
     step_ms: float
 
 
-def load_model(preset: str, weights: Path | None, device: str) -> SparseDrive:
-    """The model on its device; warns when its weights are random."""
+def load_model(preset: str, weights: str | None, device: str) -> tuple[SparseDrive, Path | None]:
+    """The model on its device, and the file of its weights; warns when they are random (None).
+
+    `weights` is a file or "random"; None stands for those packaged with the library, where the preset has some.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device: expected a CUDA GPU, but PyTorch sees none; `sparsedrive doctor` says why, or take --device cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if weights is None:
+    file = _weights_file(preset, weights)
+    if file is None:
         print_warning(f"no --weights: preset {preset!r} runs with untrained, random weights; its boxes, map and plan mean nothing")
-    return sparsedrive.load(preset, weights, device=device)
+    return sparsedrive.load(preset, file, device=device), file
+
+
+def _weights_file(preset: str, weights: str | None) -> Path | None:
+    if weights == PACKAGED or (weights is None and has_packaged_weights(preset)):
+        return packaged_weights(preset)
+    return None if weights in (None, RANDOM) else Path(weights)
 
 
 def pick_scene(log: NuScenesLog, name: str | None) -> str:

@@ -66,6 +66,10 @@ class Train(BaseVerb):
     """Anchors from `sparsedrive anchors`."""
     freeze: tuple[str, ...] = ()
     """Parts that do not learn, such as image_encoder.backbone."""
+    augment: bool = True
+    """Change pictures and ego frame at random as the recipe says; without it the same few frames can be learned by heart, as a check."""
+    parts: Annotated[int | None, optional("N")] = None
+    """Pieces a scene is cut into, each a sequence with a cold start; without it the recipe's."""
     ema: Annotated[float | None, optional("DECAY")] = None
     """Also keep a running mean of the weights, with a decay such as 0.999; it goes to OUT/ema.safetensors."""
     resume: bool = False
@@ -92,6 +96,7 @@ class Train(BaseVerb):
         import sparsedrive
         from sparsedrive.cli.train_show import describe, finish, train_with_progress
         from sparsedrive.data.prepared import PreparedData
+        from sparsedrive.training.allocator import keep_freed_memory
         from sparsedrive.training.checkpoint import checkpoints
         from sparsedrive.training.trainer import CHECKPOINTS, Trainer, make_accelerator
 
@@ -101,6 +106,8 @@ class Train(BaseVerb):
         data, model = PreparedData.open(self.data), sparsedrive.load(self.preset, seed=self.seed)
         config, notes = self.config(num_frames := self.num_frames(data))
         accelerator = make_accelerator(config, cpu=self.cpu)
+        if accelerator.device.type == "cpu":
+            keep_freed_memory()
         notes += [] if found else self.start(model)
         loader = self.loader(data, config.batch_size, accelerator.num_processes, accelerator.process_index)
         trainer = Trainer(model, loader, config, self.out, accelerator)
@@ -161,8 +168,8 @@ class Train(BaseVerb):
         return LoadConfig(
             camera_names=config.camera_names,
             preprocess=ImagePreprocess(final_wh_px=config.image_wh_px),
-            augment=recipe(self.preset).augment,
-            targets=TargetConfig(depth_strides=tuple(4 * 2**level for level in range(config.depth.num_levels))),
+            augment=recipe(self.preset).augment if self.augment else None,
+            targets=TargetConfig(depth_strides=config.depth_strides),
             missing_images=self.missing_images,
         )
 
@@ -179,7 +186,7 @@ class Train(BaseVerb):
 
         return make_loader(
             data, self.split, self.load_config(), training=True, batch_size=batch // processes, workers=self.workers, rank=rank,
-            world_size=processes, seed=self.seed, parts=self.recipe()[0].parts,
+            world_size=processes, seed=self.seed, parts=self.recipe()[0].parts if self.parts is None else self.parts,
         )  # fmt: skip
 
     def start(self, model: "SparseDrive") -> list[str]:

@@ -11,11 +11,13 @@ from sparsedrive.models.depth_head import DepthHeadConfig
 from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
+from sparsedrive.models.image_history import HistoryConfig
 from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.map_head import PolylineKind
 from sparsedrive.models.motion_planner import PlannerConfig
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDriveConfig
+from sparsedrive.models.vovnet import VoVNetConfig
 from sparsedrive.structures import DenoisingConfig, ParityOptions
 
 CLASS_KEY = "class"
@@ -29,6 +31,7 @@ CLASSES = {
         EfficientNetLite0Config,
         FPNConfig,
         GridMaskConfig,
+        HistoryConfig,
         ImageEncoderConfig,
         LayerConfig,
         ParityOptions,
@@ -36,6 +39,7 @@ CLASSES = {
         PolylineKind,
         ResNetConfig,
         SparseDriveConfig,
+        VoVNetConfig,
     )
 }
 

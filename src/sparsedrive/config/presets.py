@@ -8,11 +8,14 @@ from sparsedrive.models.decoder_layer import LayerConfig
 from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
+from sparsedrive.models.image_history import HistoryConfig
 from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.map_head import PolylineKind
 from sparsedrive.models.motion_planner import PlannerConfig
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDriveConfig
+from sparsedrive.models.vovnet import VoVNetConfig
+from sparsedrive.structures import DenoisingConfig
 
 
 def sparsedrive_small_stage1() -> SparseDriveConfig:
@@ -41,6 +44,7 @@ def sparsedrive_small_stage1() -> SparseDriveConfig:
 def sparsedrive_small_stage2() -> SparseDriveConfig:
     """Stage 1 plus a map memory of 33 elements, agent forecasts and the ego plan."""
     stage1 = sparsedrive_small_stage1()
+    assert stage1.map is not None
     return replace(
         stage1,
         name="sparsedrive_small_stage2",
@@ -73,20 +77,29 @@ def sparsedrive_base_stage2() -> SparseDriveConfig:
 
 
 def tiny() -> SparseDriveConfig:
-    """Everything the large model has, small enough to be trained on two CPU cores: half-width ResNet-18, 128 x 352, 3 layers, 96 channels.
+    """Everything the large model has, small enough to be trained on two CPU cores: half-width ResNet-18, 128 x 352, 3 layers, 64 channels.
 
-    A map element is looked up at 40 points instead of 300. A training step costs a quarter of what full width and 128 channels cost.
+    A map element is looked up at 40 points instead of 300. What keeps a large model from learning 28 000 pictures by heart (dropout,
+    grid mask) is left out: the small one sees every picture a few times only. The planner is told the vehicle's velocity.
     """
-    layer = LayerConfig(dim=96, ffn_dim=192)
+    layer = LayerConfig(dim=64, ffn_dim=128, dropout=0.0, sampling_dropout=0.0)
     small = sparsedrive_small_stage2()
+    assert small.map is not None
     return replace(
         small,
         name="tiny",
         describe="All stages, small enough to train on two CPU cores (half-width ResNet-18, 128 x 352)",
         public_weights=False,
         image_wh_px=(352, 128),
-        encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=18, width=32), neck=FPNConfig(out_channels=96)),
-        detection=replace(small.detection, num_anchors=200, num_memory=130, num_layers=3, layer=layer),
+        encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=18, width=32), neck=FPNConfig(out_channels=64), grid_mask=None),
+        detection=replace(
+            small.detection,
+            num_anchors=200,
+            num_memory=130,
+            num_layers=3,
+            layer=layer,
+            denoising=DenoisingConfig(num_groups=3, num_temporal_groups=1, max_objects=24),
+        ),
         map=replace(
             small.map,
             kind=PolylineKind(heights_m=(0.0,), num_learned_points=1),
@@ -95,7 +108,7 @@ def tiny() -> SparseDriveConfig:
             num_layers=3,
             layer=replace(layer, decoupled_attention=False),
         ),
-        planner=PlannerConfig(dim=96, ffn_dim=192, num_layers=2),
+        planner=PlannerConfig(dim=64, ffn_dim=128, num_layers=2, dropout=0.0, ego_velocity="odometry"),
     )
 
 
@@ -110,6 +123,130 @@ def tiny_pretrained() -> SparseDriveConfig:
     )
 
 
+def sparse4d_v3_r50() -> SparseDriveConfig:
+    """Sparse4D v3 as published: SparseDrive's detection head alone, and what its weights were trained with.
+
+    Source: arXiv:2311.11722 and HorizonRobotics/Sparse4D, sparse4dv3_temporal_r50_1x8_bs6_256x704.
+    """
+    stage1 = sparsedrive_small_stage1()
+    return replace(
+        stage1,
+        name="sparse4d_v3_r50",
+        describe="Sparse4D v3: detection and tracking (ResNet-50, 256 x 704)",
+        detection=replace(stage1.detection, kind=BoxKind(swaps_moved_heading=True), denoising=DenoisingConfig()),
+        map=None,
+    )
+
+
+def sparse4d_v3_r101() -> SparseDriveConfig:
+    """Sparse4D v3 of the paper (ResNet-101, 512 x 1408). No public weights, so headings are not swapped."""
+    v3 = sparse4d_v3_r50()
+    return replace(
+        v3,
+        name="sparse4d_v3_r101",
+        describe="Sparse4D v3: detection and tracking (ResNet-101, 512 x 1408); no public weights",
+        public_weights=False,
+        image_wh_px=(1408, 512),
+        encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=101)),
+        detection=replace(v3.detection, kind=BoxKind()),
+    )
+
+
+def sparse4d_v3_vov99() -> SparseDriveConfig:
+    """Sparse4D v3 of the paper's test entry (VoVNet-99, 640 x 1600). No public weights."""
+    return replace(
+        sparse4d_v3_r101(),
+        name="sparse4d_v3_vov99",
+        describe="Sparse4D v3: detection and tracking (VoVNet-99, 640 x 1600); no public weights",
+        image_wh_px=(1600, 640),
+        encoder=ImageEncoderConfig(backbone=VoVNetConfig()),
+    )
+
+
+def sparse4d_v2_r50() -> SparseDriveConfig:
+    """Sparse4D v2 as published: the embedding is added to what attends, no quality, no denoising, no track ids.
+
+    Source: arXiv:2305.14018 and linxuewu/Sparse4D, sparse4dv2_r50_HInf_256x704.
+    """
+    v3 = sparse4d_v3_r50()
+    return replace(
+        v3,
+        name="sparse4d_v2_r50",
+        describe="Sparse4D v2: detection (ResNet-50, 256 x 704)",
+        detection=replace(
+            v3.detection,
+            kind=BoxKind(summed_embedding=True, with_quality=False),
+            layer=LayerConfig(decoupled_attention=False),
+            denoising=None,
+        ),
+        tracks=False,
+    )
+
+
+def sparse4d_v2_r101() -> SparseDriveConfig:
+    """Sparse4D v2 of the paper (ResNet-101, 512 x 1408). No public weights."""
+    return replace(
+        sparse4d_v2_r50(),
+        name="sparse4d_v2_r101",
+        describe="Sparse4D v2: detection (ResNet-101, 512 x 1408); no public weights",
+        public_weights=False,
+        image_wh_px=(1408, 512),
+        encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=101)),
+    )
+
+
+def _sparse4d_v1(name: str, num_past: int, describe: str) -> SparseDriveConfig:
+    v2 = sparse4d_v2_r50()
+    return replace(
+        v2,
+        name=name,
+        describe=describe,
+        image_wh_px=(1600, 640),
+        encoder=ImageEncoderConfig(
+            backbone=ResNetConfig(
+                depth=101, caffe=True, deformable_stages=2, frozen_stages=1, frozen_norms=True, checkpoint_activations=True
+            ),
+            neck=FPNConfig(start_level=1, add_extra_convs="on_output"),
+        ),
+        depth=None,
+        detection=DecoderConfig(
+            kind=BoxKind(summed_embedding=True, with_quality=False, adds_to_yaw=False),
+            num_anchors=900,
+            num_memory=0,
+            num_single_frame_layers=6,
+            first_layer_attention=True,
+            learned_features=True,
+            layer=LayerConfig(decoupled_attention=False, ffn_dim=512, history=HistoryConfig(num_past=num_past)),
+            fixed_step_s=0.5,
+        ),
+    )
+
+
+def sparse4d_v1_r101_h1() -> SparseDriveConfig:
+    """Sparse4D v1 on one frame, the base of the published model. Source: linxuewu/Sparse4D, sparse4d_r101_H1. No public weights."""
+    describe = "Sparse4D v1 on single frames: detection (ResNet-101 with DCNv2, 640 x 1600); no public weights"
+    return replace(_sparse4d_v1("sparse4d_v1_r101_h1", 0, describe), public_weights=False)
+
+
+def sparse4d_v1_r101_h4() -> SparseDriveConfig:
+    """Sparse4D v1 as published (T4): this frame and three before it, all looked at again by every layer.
+
+    Source: arXiv:2211.10581 and linxuewu/Sparse4D, sparse4d_r101_H4.
+    """
+    return _sparse4d_v1("sparse4d_v1_r101_h4", 3, "Sparse4D v1 on four frames: detection (ResNet-101 with DCNv2, 640 x 1600)")
+
+
+def sparse4d_tiny() -> SparseDriveConfig:
+    """`tiny` without map, forecasts and plan: Sparse4D v3 for two CPU cores."""
+    return replace(
+        tiny(),
+        name="sparse4d_tiny",
+        describe="Sparse4D v3, small enough to train on two CPU cores (half-width ResNet-18, 128 x 352)",
+        map=None,
+        planner=None,
+    )
+
+
 PRESETS: dict[str, Callable[[], SparseDriveConfig]] = {
     make.__name__: make
     for make in (
@@ -119,6 +256,14 @@ PRESETS: dict[str, Callable[[], SparseDriveConfig]] = {
         sparsedrive_small_stage2,
         sparsedrive_base_stage1,
         sparsedrive_base_stage2,
+        sparse4d_tiny,
+        sparse4d_v1_r101_h1,
+        sparse4d_v1_r101_h4,
+        sparse4d_v2_r50,
+        sparse4d_v2_r101,
+        sparse4d_v3_r50,
+        sparse4d_v3_r101,
+        sparse4d_v3_vov99,
     )
 }
 

@@ -17,6 +17,8 @@ from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.structures import ParityOptions
 
 CONFIG_KEY = "sparsedrive_config"
+PACKAGED = "packaged"
+WEIGHTS = Path(__file__).parent.parent / "weights"
 T = TypeVar("T")
 
 
@@ -37,8 +39,8 @@ def load(
 ) -> SparseDrive:  # fmt: skip
     """A model ready to run (eval mode).
 
-    `name` is a preset or a configuration; `weights` a `.safetensors` file of ours or an official `.pth`. Without weights the
-    parameters are random, drawn from `seed`: good for timing and tests, not for driving.
+    `name` is a preset or a configuration; `weights` a `.safetensors` file of ours, an official `.pth`, or "packaged" for those that
+    come with this library. Without weights the parameters are random, drawn from `seed`: good for timing and tests, not for driving.
     Raises ValueError for a file that is truncated, needs code to load, or does not fit the preset (all such keys are listed).
     """
     config = preset(name) if isinstance(name, str) else name
@@ -48,18 +50,39 @@ def load(
         torch.manual_seed(seed)
         model = config.build()
     if weights is not None:
-        state, _ = read_weights(Path(weights), config)
-        _load_strictly(model, state, Path(weights))
+        path = packaged_weights(config.name) if weights == PACKAGED else Path(weights)
+        state, _ = read_weights(path, config)
+        _load_strictly(model, state, path)
     return model.to(device).eval()
 
 
-def save(model: SparseDrive, path: str | Path) -> None:
-    """Weights as safetensors with the configuration as JSON in its header and, readable, beside it (`<name>.json`)."""
+def has_packaged_weights(name: str) -> bool:
+    """Whether trained weights of that preset come with this library."""
+    return (WEIGHTS / f"{name}.safetensors").is_file()
+
+
+def packaged_weights(name: str) -> Path:
+    """The trained weights of that preset that come with this library; ValueError where there are none."""
+    if not has_packaged_weights(name):
+        there = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))) or "none"
+        raise ValueError(f"weights: no packaged weights of preset {name!r} (there are: {there}); give a file")
+    return WEIGHTS / f"{name}.safetensors"
+
+
+def save(model: SparseDrive, path: str | Path, *, half: bool = False) -> None:
+    """Weights as safetensors with the configuration as JSON in its header and, readable, beside it (`<name>.json`).
+
+    With `half` the numbers are rounded to float16, for a file of half the size; ValueError where one is too large for that.
+    """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"save: expected a path ending in .safetensors, got {path}; rename it (convert_file writes official .pth files)")
     config = to_json(model.config)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+        if large := [key for key, value in tensors.items() if not value.isfinite().all()]:
+            raise ValueError(f"save: expected numbers within +-65504 for half precision, not so: {_listing(large)}; leave half out")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     save_file(tensors, temporary, metadata={CONFIG_KEY: config})
@@ -93,8 +116,9 @@ def convert_file(source: str | Path, target: str | Path, name: str, to_official:
 
 def to_official_names(state: dict[str, Tensor], config: SparseDriveConfig) -> dict[str, Tensor]:
     """Our state dict under the official names, with the official constants."""
-    table = names.key_table(config)
-    return {names.official_name(key, table): value for key, value in state.items()} | names.official_constants(config)
+    table, own = names.key_table(config), names.own_constants(config)
+    renamed = {names.official_name(key, table): value for key, value in state.items() if key not in own}
+    return renamed | names.official_constants(config)
 
 
 def from_official_names(official: dict[str, Tensor], config: SparseDriveConfig) -> tuple[dict[str, Tensor], list[str]]:
@@ -104,8 +128,8 @@ def from_official_names(official: dict[str, Tensor], config: SparseDriveConfig) 
     """
     with torch.device("meta"):
         ours = config.build().state_dict()
-    table = names.key_table(config)
-    expected = {names.official_name(key, table): key for key in ours}
+    table, own = names.key_table(config), names.own_constants(config)
+    expected = {names.official_name(key, table): key for key in ours if key not in own}
     constants = [key for key in names.official_constants(config) if key in official]
     unmapped = [key for key in official if key not in expected and key not in constants]
     missing = [key for key in expected if key not in official]
@@ -114,7 +138,7 @@ def from_official_names(official: dict[str, Tensor], config: SparseDriveConfig) 
             f"checkpoint does not fit preset {config.name!r}: {len(unmapped)} keys have no place in it: {_listing(unmapped)}; "
             f"{len(missing)} keys are missing: {_listing(missing)}; choose the preset the file was trained with"
         )
-    return {expected[key]: value for key, value in official.items() if key in expected}, constants
+    return {expected[key]: value for key, value in official.items() if key in expected} | own, constants
 
 
 def read_weights(path: Path, config: SparseDriveConfig) -> tuple[dict[str, Tensor], list[str]]:

@@ -1,4 +1,4 @@
-"""Names of the official SparseDrive checkpoints (swc-17/SparseDrive) and ours, one readable table, both directions.
+"""Names of the official checkpoints (swc-17/SparseDrive, and Sparse4D) and ours, one readable table, both directions.
 
 The table is a list of prefix pairs (ours, official), tried from top to bottom. The official heads keep their layers in one flat
 list, so decoder layers are expanded with the position each operation has there.
@@ -7,6 +7,8 @@ list, so decoder layers are expanded with the position each operation has there.
 import torch
 from torch import Tensor
 
+from sparsedrive.layers.keypoints import BOX_FIXED_POINTS
+from sparsedrive.models.box_head import BoxKind
 from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.sparsedrive import SparseDriveConfig
 
@@ -18,6 +20,7 @@ AGGREGATION: Table = [
     ("key_points.learned_points.", "kps_generator.learnable_fc."),
     ("key_points.learned_offsets.", "kps_generator.learnable_fc."),
     ("camera_encoder.", "camera_encoder."),
+    ("fusion.", "temp_module.fusion_layer."),
     ("weights.", "weights_fc."),
     ("output.", "output_proj."),
 ]
@@ -42,6 +45,12 @@ HEAD: Table = [
     ("encoder.size.", "anchor_encoder.size_fc."),
     ("encoder.yaw.", "anchor_encoder.yaw_fc."),
     ("encoder.velocity.", "anchor_encoder.vel_fc."),
+    ("encoder.output.", "anchor_encoder.output_fc."),
+    ("depth_reweight.blocks.0.expand.", "depth_module.depth_fc.0.layers.0.0."),
+    ("depth_reweight.blocks.0.reduce.", "depth_module.depth_fc.0.layers.1."),
+    ("depth_reweight.blocks.1.expand.", "depth_module.depth_fc.1.layers.0.0."),
+    ("depth_reweight.blocks.1.reduce.", "depth_module.depth_fc.1.layers.1."),
+    ("depth_reweight.blocks.2.", "depth_module.depth_fc.2."),
     ("fusion.", ""),
 ]
 PLANNER: Table = [
@@ -64,7 +73,9 @@ PLANNER_BRANCHES: Table = [
     ("ego_status.", "plan_status_branch."),
 ]
 # What a decoder layer holds, in the order of the official list.
-SINGLE_FRAME: list[tuple[str, Table]] = [("aggregation.", AGGREGATION), ("ffn.", FFN), ("ffn_norm.", NORM), ("refine.", REFINE)]
+SAMPLING: list[tuple[str, Table]] = [("aggregation.", AGGREGATION)]
+SAMPLING_NORM: list[tuple[str, Table]] = [("aggregation_norm.", NORM)]
+REST: list[tuple[str, Table]] = [("ffn.", FFN), ("ffn_norm.", NORM), ("refine.", REFINE)]
 ATTENTIVE: list[tuple[str, Table]] = [("instance_attention.", ATTENTION), ("attention_norm.", NORM)]
 MEMORY: list[tuple[str, Table]] = [("memory_attention.", ATTENTION)]
 PLANNER_LAYER: list[tuple[str, Table]] = [
@@ -80,7 +91,9 @@ PLANNER_LAYER: list[tuple[str, Table]] = [
 
 def key_table(config: SparseDriveConfig) -> Table:
     """All prefix pairs (ours, official) for a configuration."""
-    table = [*ENCODER, *_head(config.detection, "detection.", "head.det_head."), *_head(config.map, "map.", "head.map_head.")]
+    table = [*ENCODER, *_head(config.detection, "detection.", "head." if config.map is None else "head.det_head.")]
+    if config.map is not None:
+        table += _head(config.map, "map.", "head.map_head.")
     if config.planner is not None:
         official = "head.motion_plan_head."
         operations = [(f"layers.{i}.{ours}", inner) for i in range(config.planner.num_layers) for ours, inner in PLANNER_LAYER]
@@ -91,7 +104,26 @@ def key_table(config: SparseDriveConfig) -> Table:
 
 def official_constants(config: SparseDriveConfig) -> dict[str, Tensor]:
     """Official entries that carry no information and have no counterpart here; written back so that the official code loads strictly."""
-    return {"head.det_head.instance_bank.anchor_handler.fix_scale": torch.zeros(1, 3)}
+    if not _stores_key_points(config):
+        return {}
+    head = "head." if config.map is None else "head.det_head."
+    return {f"{head}instance_bank.anchor_handler.fix_scale": torch.zeros(1, 3)}
+
+
+def own_constants(config: SparseDriveConfig) -> dict[str, Tensor]:
+    """Entries of ours that carry no information and have no counterpart there."""
+    if _stores_key_points(config):
+        return {}
+    single = config.detection.num_single_frame_layers
+    layers = [f"single_frame_layers.{i}" for i in range(single)]
+    layers += [f"temporal_layers.{i}" for i in range(config.detection.num_layers - single)]
+    return {f"detection.{layer}.aggregation.key_points.fixed_points": torch.tensor(BOX_FIXED_POINTS) for layer in layers}
+
+
+def _stores_key_points(config: SparseDriveConfig) -> bool:
+    """The code of Sparse4D v1 and v2, which knows no quality, builds the fixed key points anew; v3 and SparseDrive store them."""
+    assert isinstance(config.detection.kind, BoxKind)
+    return config.detection.kind.with_quality
 
 
 def official_name(our_key: str, table: Table) -> str:
@@ -116,5 +148,6 @@ def _head(config: DecoderConfig, ours: str, official: str) -> Table:
         temporal = i - config.num_single_frame_layers
         name = f"single_frame_layers.{i}." if temporal < 0 else f"temporal_layers.{temporal}."
         parts = [*MEMORY, *ATTENTIVE] if temporal >= 0 else ATTENTIVE if config.first_layer_attention else []
-        operations += [(name + part, inner) for part, inner in [*parts, *SINGLE_FRAME]]
+        sampling = SAMPLING if config.layer.history is None else [*SAMPLING, *SAMPLING_NORM]
+        operations += [(name + part, inner) for part, inner in [*parts, *sampling, *REST]]
     return _under(ours, official, HEAD) + _numbered(ours, official, operations)

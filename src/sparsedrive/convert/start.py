@@ -1,6 +1,7 @@
 """Weights to start a training from: another stage's, or an image backbone trained elsewhere."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from sparsedrive.convert.checkpoint import read_config, read_state, read_weights
 from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDrive
+from sparsedrive.models.vovnet import VoVNetConfig
 
 CLASSIFIER = ("fc.", "classifier.", "head.", "_fc.", "_conv_head.", "_bn1.")
 """What follows the features, in torchvision's, timm's and the EfficientNet package's files."""
@@ -28,6 +30,8 @@ LITE0_NAMES = (
     (r"\._bn2\.", ".project.norm."),
 )
 """Names of the public EfficientNet files -> ours, applied one after the other."""
+VOVNET_PART = re.compile(r"^(?:module\.)?(?:img_backbone\.|backbone\.bottom_up\.)?(?:stem\.stem_(\d)/|stage(\d)\.OSA\d_(\d+)\.)")
+"""How names of public VoVNet files begin: a number of the stem, or stage and block; all count from 1, stages from 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +60,13 @@ def start_from(model: SparseDrive, path: Path) -> StartReport:
 def start_backbone(model: SparseDrive, path: Path) -> StartReport:
     """Copy an image backbone trained elsewhere (.pth or .safetensors), without its classifier.
 
-    ResNets with torchvision's or timm's names; EfficientNet-Lite0 with those of the package `imagenet_file` looks for.
+    ResNets with torchvision's or timm's names; EfficientNet-Lite0 with those of the package `imagenet_file` looks for; VoVNets with those
+    of youngwanLEE/vovnet-detectron2, as DD3D and PETR have them.
     `ValueError` lists what is missing or does not fit: another depth, another family.
     """
     config = model.config.encoder.backbone
-    rename = _lite0_name if isinstance(config, EfficientNetLite0Config) else str
+    names: dict[type, Callable[[str], str]] = {EfficientNetLite0Config: _lite0_name, VoVNetConfig: _vovnet_name}
+    rename = names.get(type(config), str)
     own = model.image_encoder.backbone.state_dict()
     state = {rename(name): value for name, value in read_state(path).items() if not name.startswith(CLASSIFIER)}
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -94,7 +100,9 @@ def imagenet_file(model: SparseDrive) -> Path:
     return files[0]
 
 
-def _described(config: ResNetConfig | EfficientNetLite0Config) -> str:
+def _described(config: ResNetConfig | EfficientNetLite0Config | VoVNetConfig) -> str:
+    if isinstance(config, VoVNetConfig):
+        return f"a VoVNet with {config.blocks} blocks"
     if isinstance(config, EfficientNetLite0Config):
         return "an EfficientNet-Lite0"
     return f"a ResNet-{config.depth}" + (f" of width {config.width} (64 is usual)" if config.width != 64 else "")
@@ -104,6 +112,16 @@ def _lite0_name(name: str) -> str:
     for pattern, ours in LITE0_NAMES:
         name = re.sub(pattern, ours, name)
     return name
+
+
+def _vovnet_name(name: str) -> str:
+    begin = VOVNET_PART.match(name)
+    if begin is None:
+        return name
+    stem, stage, block = begin.groups()
+    part = f"stem.{int(stem) - 1}." if stem else f"stages.{int(stage) - 2}.{int(block) - 1}."
+    rest = re.sub(r"OSA\w+?/", "", name[begin.end() :])
+    return part + rest.replace("ese.fc.", "channel_gate.")
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 Source of the idea: Zhai et al., arXiv:2305.10430; Li et al., arXiv:2312.03031. The network and its training are ours.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,8 +12,10 @@ from torch import nn
 
 from sparsedrive.structures import EGO_STATUS_DIM, Command
 
-HIDDEN, STEPS, BATCH, RATE, SEED = 64, 400, 256, 5e-3, 0
+HIDDEN, STEPS, WARM_UP, BATCH, SEED = 64, 400, 100, 256, 0
+RATE, BETAS = 5e-3, (0.9, 0.99)
 MIN_FRAMES = 16
+Tensors = Sequence[torch.Tensor]
 
 
 def features(
@@ -32,18 +36,26 @@ def learn(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = EgoMlp(x, y, weight)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
+    parameters = list(model.parameters())
+    means, squares = ([torch.zeros_like(parameter) for parameter in parameters] for _ in range(2))
     batches = torch.Generator().manual_seed(SEED)
-    for _ in range(STEPS):
+    for step in range(1, STEPS + 1):
         batch = torch.randint(len(x), (min(BATCH, len(x)),), generator=batches)
         error_m = (model(x[batch]) - y[batch]).square().sum(-1).add(1e-6).sqrt()
         loss = (error_m * weight[batch]).sum() / weight[batch].sum().clamp(min=1.0)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        _adam(parameters, torch.autograd.grad(loss, parameters), means, squares, step)
     return model.eval()
+
+
+@torch.no_grad()
+def _adam(parameters: Tensors, gradients: Tensors, means: Tensors, squares: Tensors, step: int) -> None:
+    """One step of Adam, the rate rising and falling once. By hand: an optimiser of torch loads its compiler, which takes longer than all
+    the learning."""
+    rate = RATE * min(step / WARM_UP, (STEPS - step) / (STEPS - WARM_UP))
+    for parameter, gradient, mean, square in zip(parameters, gradients, means, squares, strict=True):
+        mean.lerp_(gradient, 1 - BETAS[0])
+        square.lerp_(gradient.square(), 1 - BETAS[1])
+        parameter -= rate * (mean / (1 - BETAS[0] ** step)) / ((square / (1 - BETAS[1] ** step)).sqrt() + 1e-8)
 
 
 class EgoMlp(nn.Module):

@@ -39,12 +39,14 @@ class Comparison:
     official: float
 
 
-def write_submissions(folder: Path, predictions: PredictionSet, data: PreparedData) -> tuple[Path, Path]:
-    """The official detection and tracking files of a split in `folder`; every frame is named."""
+def write_submissions(folder: Path, predictions: PredictionSet, data: PreparedData) -> tuple[Path, Path | None]:
+    """The official detection and tracking files of a split in `folder`; every frame is named. No second file without track ids."""
     truth = read_split(data, predictions.split)
     boxes = box_records(predictions, truth.global_T_ego)
     folder.mkdir(parents=True, exist_ok=True)
     write_detections(folder / DETECTION_FILE, boxes, key_frames(truth))
+    if not predictions.tracked:
+        return folder / DETECTION_FILE, None
     write_tracks(folder / TRACKING_FILE, boxes, key_frames(truth))
     return folder / DETECTION_FILE, folder / TRACKING_FILE
 
@@ -59,8 +61,7 @@ def check_devkit(data: PreparedData, *, tracking: bool) -> None:
     if "nuscenes" in missing:
         raise ValueError(f"--official: the nuScenes devkit is not installed; {INSTALL}")
     if missing:
-        remedy = "pip install motmetrics==1.4.0 pandas, or leave 'track' out of --tasks"
-        raise ValueError(f"--official: the devkit's tracking needs {' and '.join(missing)}; {remedy}")
+        raise ValueError(f"--official: the devkit's tracking needs {' and '.join(missing)}; {INSTALL}, or leave 'track' out of --tasks")
 
 
 def official_detection(file: Path, section: DetectionSection, data: PreparedData, frames: FrameIndex) -> list[Comparison]:

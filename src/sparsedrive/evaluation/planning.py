@@ -10,7 +10,19 @@ from sparsedrive.evaluation import ego_mlp
 from sparsedrive.evaluation.results import MODEL, PlannerResult, PlanNumbers, PlanSection
 from sparsedrive.evaluation.truth import SplitTruth, driven_path, ego_motion, ego_status, future_objects, kerbs, read_split
 from sparsedrive.metrics.baselines import baseline_plans
-from sparsedrive.metrics.planning import PLAIN, PROTOCOLS, STEP_S, PlanFrames, PlanProtocol, evaluate_plans, plan_changes_m, turning
+from sparsedrive.metrics.planning import (
+    PLAIN,
+    PROTOCOLS,
+    STEP_S,
+    PathHits,
+    PlanFrames,
+    PlanProtocol,
+    PlanScores,
+    driven_path_hits,
+    evaluate_plans,
+    plan_changes_m,
+    turning,
+)
 
 ALL, TURNING = "all", "turning"
 USUAL_HORIZON_S = 3.0
@@ -37,9 +49,12 @@ def plan_section(truth: SplitTruth, plan_m: np.ndarray) -> tuple[PlanSection, li
         plan_m=planners[MODEL], truth_m=truth_m, truth_valid=valid, objects=future_objects(truth, valid), boundary=boundary
     )  # fmt: skip
     turns = turning(frames)
+    longest_s = steps * STEP_S
+    horizons_s = [min(USUAL_HORIZON_S, longest_s)] + [longest_s] * (longest_s > USUAL_HORIZON_S)
+    driven = {(protocol, horizon_s): driven_path_hits(frames, protocol, horizon_s) for horizon_s in horizons_s for protocol in PROTOCOLS}
     section = PlanSection(
         protocols=tuple(protocol.name for protocol in PROTOCOLS),
-        planners=tuple(_planner(name, replace(frames, plan_m=plan_m), turns, truth) for name, plan_m in planners.items()),
+        planners=tuple(_planner(name, replace(frames, plan_m=plan_m), driven, turns, truth) for name, plan_m in planners.items()),
         turning=turns,
         truth_m=truth_m,
         truth_valid=valid,
@@ -53,17 +68,20 @@ def _before_last(planners: Mapping[str, np.ndarray], name: str, plan_m: np.ndarr
     return dict([*others, (name, plan_m), last])
 
 
-def _planner(name: str, frames: PlanFrames, turns: np.ndarray, truth: SplitTruth) -> PlannerResult:
-    longest_s = frames.plan_m.shape[1] * STEP_S
-    horizons = [min(USUAL_HORIZON_S, longest_s)] + [longest_s] * (longest_s > USUAL_HORIZON_S)
-    subsets = {ALL: frames, TURNING: frames.take(np.flatnonzero(turns))}
+def _planner(
+    name: str, frames: PlanFrames, driven: Mapping[tuple[PlanProtocol, float], PathHits], turns: np.ndarray, truth: SplitTruth
+) -> PlannerResult:
+    """Numbers of one planner in every protocol and horizon of `driven`, where the driven path touches something."""
+    scores = {key: evaluate_plans(frames, *key, truth_hits=hits) for key, hits in driven.items()}
+    horizons_s = dict.fromkeys(horizon_s for _, horizon_s in driven)
+    subsets = {ALL: np.ones_like(turns), TURNING: turns}
     numbers = [
-        _numbers(some, protocol, subset, horizon_s)
-        for horizon_s in horizons
-        for subset, some in subsets.items()
+        _numbers(scores[protocol, horizon_s].subset(chosen), subset, horizon_s)
+        for horizon_s in horizons_s
+        for subset, chosen in subsets.items()
         for protocol in PROTOCOLS
-    ]  # fmt: skip
-    plain = evaluate_plans(frames, PLAIN, longest_s)
+    ]
+    plain = scores[PLAIN, max(horizons_s)]
     changes_m = plan_changes_m(frames.plan_m, truth.global_T_ego, truth.frames.time_s, truth.frames.scene)
     return PlannerResult(
         name=name,
@@ -76,19 +94,19 @@ def _planner(name: str, frames: PlanFrames, turns: np.ndarray, truth: SplitTruth
     )
 
 
-def _numbers(frames: PlanFrames, protocol: PlanProtocol, subset: str, horizon_s: float) -> PlanNumbers:
-    scores = evaluate_plans(frames, protocol, horizon_s)
+def _numbers(scores: PlanScores, subset: str, horizon_s: float) -> PlanNumbers:
+    l2_m, collision_rate, boundary_rate = scores.l2_m, scores.collision_rate, scores.boundary_rate
     return PlanNumbers(
-        protocol=protocol.name,
+        protocol=scores.protocol.name,
         subset=subset,
         horizon_s=horizon_s,
         num_plans=len(scores.rows),
-        mean_l2_m=scores.average(scores.l2_m),
-        mean_collision_rate=scores.average(scores.collision_rate),
-        mean_boundary_rate=float("nan") if scores.boundary_rate is None else scores.average(scores.boundary_rate),
-        l2_m=scores.l2_m,
-        collision_rate=scores.collision_rate,
-        boundary_rate=scores.boundary_rate,
+        mean_l2_m=scores.average(l2_m),
+        mean_collision_rate=scores.average(collision_rate),
+        mean_boundary_rate=float("nan") if boundary_rate is None else scores.average(boundary_rate),
+        l2_m=l2_m,
+        collision_rate=collision_rate,
+        boundary_rate=boundary_rate,
     )
 
 

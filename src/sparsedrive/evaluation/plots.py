@@ -105,9 +105,9 @@ def tracking_curves(section: TrackingSection) -> list[str]:
 def forecast_curves(section: ForecastSection) -> list[str]:
     """Errors over recall (published definition), and the plain errors by distance."""
     drawn = []
-    for row, label in enumerate(("minADE [m]", "minFDE [m]", "miss rate")):
+    for row, (label, scale) in enumerate((("minADE [m]", 1.0), ("minFDE [m]", 1.0), ("miss rate [%]", 100.0))):
         lines = [
-            Line(name=spoken(name), x=RECALLS, y=section.curve[index, row], colour=PALETTE[index])
+            Line(name=spoken(name), x=RECALLS, y=scale * section.curve[index, row], colour=PALETTE[index])
             for index, name in enumerate(section.classes)
             if np.isfinite(section.curve[index, row]).any()
         ]

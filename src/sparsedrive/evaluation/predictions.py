@@ -54,7 +54,8 @@ class PredictedFutures:
 class PredictionSet:
     """Predictions for all frames of a split, in the ego frame of each frame (x right, y forward, z up).
 
-    `forecasts` and `plan_m` [F, T, 2] (0.5 s apart, the selected mode of the given command) are None for a model without them.
+    `lines`, `forecasts` and `plan_m` [F, T, 2] (0.5 s apart, the selected mode of the given command) are None for a model without
+    them; without tracking every `track_id` is -1.
     """
 
     version: str
@@ -65,9 +66,14 @@ class PredictionSet:
     library: str
     frames: FrameIndex
     boxes: PredictedBoxes
-    lines: PredictedLines
+    lines: PredictedLines | None
     forecasts: PredictedFutures | None
     plan_m: Float[np.ndarray, "F T 2"] | None
+
+    @property
+    def tracked(self) -> bool:
+        """Whether boxes have track ids."""
+        return bool((self.boxes.track_id >= 0).any()) or len(self.boxes.track_id) == 0
 
     def save(self, path: Path | str) -> Path:
         """Write `path` (.json) and its arrays (.npz beside it)."""
@@ -89,9 +95,9 @@ class FramePredictions:
     score: np.ndarray
     label: np.ndarray
     track_id: np.ndarray
-    points_m: np.ndarray
-    line_score: np.ndarray
-    line_label: np.ndarray
+    points_m: np.ndarray | None
+    line_score: np.ndarray | None
+    line_label: np.ndarray | None
     future_row: np.ndarray | None
     trajectory_m: np.ndarray | None
     mode_score: np.ndarray | None
@@ -101,16 +107,16 @@ class FramePredictions:
 def kept(scene: Scene, stream: int) -> FramePredictions:
     """What is kept of one stream of a decoded scene (on the CPU): rows that are `valid`."""
     found, lines, futures = scene.detections, scene.map, scene.forecasts
-    rows, line_rows = found.valid[stream], lines.valid[stream]
+    rows = found.valid[stream]
     believed = found.score[stream][rows] >= MIN_FORECAST_SCORE
     return FramePredictions(
         box=found.box[stream][rows].numpy(),
         score=found.score[stream][rows].numpy(),
         label=found.label[stream][rows].numpy(),
         track_id=found.track_id[stream][rows].numpy(),
-        points_m=lines.points_m[stream][line_rows].numpy(),
-        line_score=lines.score[stream][line_rows].numpy(),
-        line_label=lines.label[stream][line_rows].numpy(),
+        points_m=None if lines is None else lines.points_m[stream][lines.valid[stream]].numpy(),
+        line_score=None if lines is None else lines.score[stream][lines.valid[stream]].numpy(),
+        line_label=None if lines is None else lines.label[stream][lines.valid[stream]].numpy(),
         future_row=None if futures is None else np.flatnonzero(believed.numpy()),
         trajectory_m=None if futures is None else futures.trajectory_m[stream][rows][believed].numpy(),
         mode_score=None if futures is None else futures.mode_score[stream][rows][believed].numpy(),
@@ -118,7 +124,9 @@ def kept(scene: Scene, stream: int) -> FramePredictions:
     )
 
 
-def joined(frames: Sequence[FramePredictions]) -> tuple[PredictedBoxes, PredictedLines, PredictedFutures | None, np.ndarray | None]:
+def joined(
+    frames: Sequence[FramePredictions],
+) -> tuple[PredictedBoxes, PredictedLines | None, PredictedFutures | None, np.ndarray | None]:
     """Boxes, lines, futures and plans of all frames as columns."""
 
     def column(name: str) -> np.ndarray:
@@ -128,12 +136,14 @@ def joined(frames: Sequence[FramePredictions]) -> tuple[PredictedBoxes, Predicte
     boxes = PredictedBoxes(
         splits=splits, box=column("box"), score=column("score"), label=column("label"), track_id=column("track_id")
     )  # fmt: skip
-    lines = PredictedLines(
-        splits=_splits(len(frame.points_m) for frame in frames),
-        points_m=column("points_m"),
-        score=column("line_score"),
-        label=column("line_label"),
-    )
+    lines = None
+    if frames[0].points_m is not None:
+        lines = PredictedLines(
+            splits=_splits(len(frame.points_m) for frame in frames if frame.points_m is not None),
+            points_m=column("points_m"),
+            score=column("line_score"),
+            label=column("line_label"),
+        )
     futures = None
     if frames[0].trajectory_m is not None:
         row = np.concatenate([first + frame.future_row for first, frame in zip(splits, frames, strict=False)]).astype(np.int64)
@@ -161,6 +171,7 @@ def box_records(predictions: PredictionSet, global_T_ego: Float[np.ndarray, "F 4
 def map_lines(predictions: PredictionSet) -> MapLines:
     """All predicted lines; `frame` is the row of `predictions.frames`."""
     lines = predictions.lines
+    assert lines is not None, "the caller knows that there are lines"
     count, points = lines.points_m.shape[:2]
     return MapLines(
         frame=frame_of_rows(lines.splits), label=lines.label, points_m=lines.points_m.reshape(-1, 2).astype(np.float64),
@@ -172,7 +183,8 @@ def check(predictions: PredictionSet, name: str) -> None:
     """That columns go together and numbers are finite. `ValueError` names the first that does not."""
     frames, boxes, lines, futures = len(predictions.frames.tokens), predictions.boxes, predictions.lines, predictions.forecasts
     rows = [("boxes", boxes.splits, {item.name: getattr(boxes, item.name) for item in fields(PredictedBoxes)[1:]})]
-    rows.append(("lines", lines.splits, {item.name: getattr(lines, item.name) for item in fields(PredictedLines)[1:]}))
+    if lines is not None:
+        rows.append(("lines", lines.splits, {item.name: getattr(lines, item.name) for item in fields(PredictedLines)[1:]}))
     for part, splits, columns in rows:
         if len(splits) != frames + 1 or splits[0] != 0 or (np.diff(splits) < 0).any():
             raise ValueError(f"{name}: {part}.splits: expected {frames + 1} numbers that never fall, from 0, got {len(splits)}")

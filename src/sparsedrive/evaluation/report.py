@@ -99,8 +99,10 @@ def _tiles(evaluation: Evaluation) -> str:
     if evaluation.map is not None:
         tiles.append(("mAP, map lines", number(evaluation.map.mean_ap), evaluation.map.protocol))
     if evaluation.forecasting is not None:
-        for row, name in enumerate(evaluation.forecasting.classes):
-            tiles.append((f"minADE, {name}", f"{number(evaluation.forecasting.published[row, 0])} m", evaluation.forecasting.protocols[0]))
+        forecasts = evaluation.forecasting
+        for row, name in enumerate(forecasts.classes):
+            beside = f"{_short(forecasts.protocols[0])}; going straight on {number(forecasts.baseline_published[row, 0])} m"
+            tiles.append((f"minADE, {name}", f"{number(forecasts.published[row, 0])} m", beside))
     if evaluation.planning is not None:
         for protocol in evaluation.planning.protocols:
             plans = usual_numbers(evaluation.planning.planner(MODEL), protocol)

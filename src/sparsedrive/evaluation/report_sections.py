@@ -16,6 +16,7 @@ from sparsedrive.evaluation.plots import (
     tracking_curves,
 )
 from sparsedrive.evaluation.results import (
+    FORECAST_NUMBERS,
     GROUND_TRUTH,
     MODEL,
     DetectionSection,
@@ -85,7 +86,8 @@ def tracking_section(found: TrackingSection) -> str:
         "track",
         "Tracking",
         paragraph(
-            f"Protocol {found.protocol}; {found.truth}. Beside AMOTA and AMOTP every number is that at the score of the highest MOTA."
+            f"Protocol {found.protocol}; {found.truth}. Beside AMOTA and AMOTP every number is that at the score of the highest MOTA. "
+            "In the last row counts are summed and all else, GT too, is averaged, as officially."
         ),
         table(heads, rows),
         charts(tracking_curves(found)),
@@ -116,7 +118,9 @@ def forecast_section(found: ForecastSection) -> str:
     rows = []
     for row, name in enumerate(found.classes):
         both = [*_forecast_cells(found.published[row]), *_forecast_cells(found.plain[row])]
-        rows.append(Row(cells=[spoken(name), str(found.num_truth[row]), str(found.num_predictions[row]), *both]))
+        rows.append(Row(cells=[spoken(name), str(found.num_truth[row]), str(found.num_predictions[row]), *both], kind="strong"))
+        both = [*_forecast_cells(found.baseline_published[row]), *_forecast_cells(found.baseline_plain[row])]
+        rows.append(Row(cells=["constant velocity", "", "", *both], kind="muted"))
     groups = [("boxes", 2), *((name.split(":")[0], len(FORECAST_HEADS)) for name in found.protocols)]
     return section(
         "motion",
@@ -124,7 +128,9 @@ def forecast_section(found: ForecastSection) -> str:
         paragraph(
             f"Up to {found.horizon_s:g} s, boxes with a score of at least {found.min_score:g}; “car” is all vehicles. "
             + " ".join(f"{name[0].upper()}{name[1:]}." for name in found.protocols)
+            + " Constant velocity: the same boxes, each going straight on at the velocity it is said to have, in one mode."
         ),
+        *(f"<p><b>{text}</b></p>" for text in _as_good_as_going_on(found)),
         table(["class", "truth", "found", *FORECAST_HEADS, *FORECAST_HEADS], rows, groups),
         charts(forecast_curves(found)),
     )
@@ -218,6 +224,13 @@ def _beaten(found: PlanSection) -> list[str]:
                 f"The baseline {spoken(planner.name)}, which sees no picture, has an L2 no larger than the model's: {', '.join(rivals)}."
             )
     return lines
+
+
+def _as_good_as_going_on(found: ForecastSection) -> list[str]:
+    """Classes whose forecasts are no better than a straight line."""
+    column = FORECAST_NUMBERS.index("min_ade_m")
+    beaten = [spoken(name) for row, name in enumerate(found.classes) if found.baseline_plain[row, column] <= found.plain[row, column]]
+    return [f"Going straight on has a minADE (plain) no larger than the model's forecasts: {', '.join(beaten)}."] if beaten else []
 
 
 def _forecast_cells(numbers: np.ndarray) -> list[str]:

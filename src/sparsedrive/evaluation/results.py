@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from sparsedrive.evaluation import storage
 from sparsedrive.evaluation.hits import ScoredHits
 
-SCHEMA, SCHEMA_VERSION = "sparsedrive-evaluation", 1
+SCHEMA, SCHEMA_VERSION = "sparsedrive-evaluation", 2
 TASKS = ("det", "track", "map", "motion", "plan")
 FORECAST_NUMBERS = ("min_ade_m", "min_fde_m", "miss_rate", "epa")
 MODEL, GROUND_TRUTH = "model", "ground_truth"
@@ -161,6 +161,7 @@ class ForecastSection:
     Attributes:
         min_score: boxes below were left out, as published.
         horizon_s: of the forecasts and truths compared.
+        baseline_published, baseline_plain: [C, 4] the same of `metrics.forecasting.constant_velocity` on the same boxes.
         curve: [C, 3, 101] minADE, minFDE, miss rate over recall, as the published definition reads them.
         scene_truth, scene_false_positives: [scenes, C] judged true boxes, and judged predictions without one.
     """
@@ -171,6 +172,8 @@ class ForecastSection:
     horizon_s: float
     published: Float[np.ndarray, "C 4"]
     plain: Float[np.ndarray, "C 4"]
+    baseline_published: Float[np.ndarray, "C 4"]
+    baseline_plain: Float[np.ndarray, "C 4"]
     num_truth: Int[np.ndarray, "C"]
     num_predictions: Int[np.ndarray, "C"]
     curve: Float[np.ndarray, "C 3 101"]

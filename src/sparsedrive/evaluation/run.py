@@ -87,8 +87,8 @@ def evaluate(
 ) -> Evaluation:
     """Judge predictions of a split of `data` in the given tasks ("det", "track", "map", "motion", "plan"); `date` as it shall be noted.
 
-    Tasks the model does not have (motion and plan of a stage 1) are left out with a note. `ValueError`: an unknown task, predictions of
-    other frames than the prepared ones.
+    Tasks the model does not have (motion and plan of a stage 1, the map of a Sparse4D) are left out with a note. `ValueError`: an unknown
+    task, predictions of other frames than the prepared ones.
     """
     left = check_tasks(tasks)
     truth = read_split(data, predictions.split)
@@ -106,16 +106,16 @@ def evaluate(
     there, source = box_truth(truth, truth_source) if {"det", "track"} & set(left) else (None, "")
     notes += _truth_notes(source, "det" in left)
     detection = detection_section(there, said, source) if begin("det") and there is not None else None
-    tracking = tracking_section(there, said, source) if begin("track") and there is not None else None
-    elements = map_section(truth, predictions) if begin("map") else None
+    tracking = tracking_section(there, said, source) if begin("track") and there is not None and predictions.tracked else None
+    elements = map_section(truth, predictions) if begin("map") and predictions.lines is not None else None
     forecasting = forecast_section(truth, predictions, said) if begin("motion") and predictions.forecasts is not None else None
     planning = None
     if begin("plan") and predictions.plan_m is not None:
         planning, more = plan_section(truth, predictions.plan_m)
         notes += more
     show("metrics", len(left), len(left))
-    lacking = [task for task, part in (("motion", predictions.forecasts), ("plan", predictions.plan_m)) if part is None and task in left]
-    if lacking:
+    parts = {"track": predictions.tracked or None, "map": predictions.lines, "motion": predictions.forecasts, "plan": predictions.plan_m}
+    if lacking := [task for task, part in parts.items() if part is None and task in left]:
         notes.append(f"preset {predictions.preset!r} has no {' and no '.join(lacking)}")
     made_by = {name: getattr(predictions, name) for name in ("preset", "weights", "parity", "library")}
     return Evaluation(

@@ -8,7 +8,7 @@ from torch import Tensor
 from sparsedrive.data import read_pictures
 from sparsedrive.data.prepared import PreparedData, PreparedScene
 from sparsedrive.data.records import to_record
-from sparsedrive.evaluation.predictions import PredictionSet
+from sparsedrive.evaluation.predictions import PredictedLines, PredictionSet
 from sparsedrive.structures import EGO_FORWARD_SPEED, Command, Detections, Forecasts, MapElements, Plan, Scene
 from sparsedrive.viz import render_scene
 
@@ -17,7 +17,6 @@ def predicted_scene(predictions: PredictionSet, row: int, command: Command) -> S
     """What was predicted for frame `row`, as a batch of one. Modes of a plan are not kept: every mode is the selected path."""
     boxes, lines = predictions.boxes, predictions.lines
     of_frame = slice(int(boxes.splits[row]), int(boxes.splits[row + 1]))
-    of_lines = slice(int(lines.splits[row]), int(lines.splits[row + 1]))
     score = _tensor(boxes.score[of_frame])
     found = Detections(
         box=_tensor(boxes.box[of_frame]),
@@ -28,15 +27,9 @@ def predicted_scene(predictions: PredictionSet, row: int, command: Command) -> S
         query_index=torch.arange(score.shape[1])[None],
         valid=torch.ones_like(score, dtype=torch.bool),
     )
-    line_score = _tensor(lines.score[of_lines])
     return Scene(
         detections=found,
-        map=MapElements(
-            points_m=_tensor(lines.points_m[of_lines]),
-            score=line_score,
-            label=_tensor(lines.label[of_lines]),
-            valid=torch.ones_like(line_score, dtype=torch.bool),
-        ),
+        map=None if lines is None else _map(lines, row),
         forecasts=_forecasts(predictions, of_frame),
         plan=None if predictions.plan_m is None else _plan(_tensor(predictions.plan_m[row]), command),
     )
@@ -83,6 +76,17 @@ def frame_picture(
         speed_mps=float(record.ego_status[EGO_FORWARD_SPEED]) if speed_known else None,
         annotation_boxes=record.annotations.box,
         width_px=width_px,
+    )
+
+
+def _map(lines: PredictedLines, row: int) -> MapElements:
+    of_frame = slice(int(lines.splits[row]), int(lines.splits[row + 1]))
+    score = _tensor(lines.score[of_frame])
+    return MapElements(
+        points_m=_tensor(lines.points_m[of_frame]),
+        score=score,
+        label=_tensor(lines.label[of_frame]),
+        valid=torch.ones_like(score, dtype=torch.bool),
     )
 
 

@@ -1,5 +1,6 @@
 """Detection, tracking, map and forecasts: predictions and truth through the metrics, into the sections of a result."""
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -16,8 +17,16 @@ from sparsedrive.evaluation.results import (
     TrackingSection,
 )
 from sparsedrive.evaluation.truth import SplitTruth, agent_truth, map_truth, scene_rows
+from sparsedrive.metrics.decoded import VELOCITY
 from sparsedrive.metrics.detection import ERRORS, RECALLS, DetectionMetrics, evaluate_detection, match_errors
-from sparsedrive.metrics.forecasting import FORECAST_CLASSES, PredictedAgents, TrueAgents, evaluate_forecasts
+from sparsedrive.metrics.forecasting import (
+    FORECAST_CLASSES,
+    ForecastClassScore,
+    PredictedAgents,
+    TrueAgents,
+    constant_velocity,
+    evaluate_forecasts,
+)
 from sparsedrive.metrics.mapping import SPARSEDRIVE, MapLines, evaluate_map
 from sparsedrive.metrics.records import BoxRecords, GroundTruth, counted
 from sparsedrive.metrics.tracking import SCORES, TrackingMetrics, evaluate_tracking
@@ -58,18 +67,14 @@ def detection_section(truth: GroundTruth, said: BoxRecords, source: str) -> Dete
 
 
 def _box_hits(truth: GroundTruth, said: BoxRecords, metrics: DetectionMetrics) -> ScoredHits:
-    """Hits at every distance: the metrics tell the matches at one, so each takes its turn."""
-    config, place = metrics.config, _places(metrics.classes)
+    """Hits at every distance."""
+    place = _places(metrics.classes)
     judged = np.flatnonzero(metrics.matched_truth > -2)
-    hit = [
-        evaluate_detection(truth, said, replace(config, distances_m=(distance_m,), tp_distance_m=distance_m)).matched_truth[judged] >= 0
-        for distance_m in config.distances_m
-    ]
-    there = counted(truth, truth.boxes, config.range_of_class_m)
+    there = counted(truth, truth.boxes, metrics.config.range_of_class_m)
     num_truth = np.zeros((len(truth.frames), len(metrics.classes)), np.int64)
     np.add.at(num_truth, (truth.boxes.frame[there], place[truth.boxes.label[there]]), 1)
     return ScoredHits(
-        frame=said.frame[judged], label=place[said.label[judged]], score=said.score[judged], hit=np.stack(hit, 1), num_truth=num_truth
+        frame=said.frame[judged], label=place[said.label[judged]], score=said.score[judged], hit=metrics.hit[judged], num_truth=num_truth
     )
 
 
@@ -181,14 +186,19 @@ def forecast_section(truth: SplitTruth, predictions: PredictionSet, said: BoxRec
         trajectory_m=futures.trajectory_m[believed].astype(np.float64),
     )
     scores = evaluate_forecasts(agents, there)
+    box, steps = predictions.boxes.box[row].astype(np.float64), agents.trajectory_m.shape[2]
+    going_on = constant_velocity(box[:, :2], box[:, VELOCITY], steps)
+    baseline = evaluate_forecasts(replace(agents, trajectory_m=going_on), there)
     scene_truth, scene_wrong = _forecast_counts(truth, agents, there)
     return ForecastSection(
         protocols=FORECAST_PROTOCOLS,
         classes=FORECAST_CLASSES,
         min_score=MIN_FORECAST_SCORE,
         horizon_s=0.5 * horizon,
-        published=np.array([[getattr(one.published, name) for name in FORECAST_NUMBERS] for one in scores]),
-        plain=np.array([[getattr(one.plain, name) for name in FORECAST_NUMBERS] for one in scores]),
+        published=_forecast_numbers(scores, "published"),
+        plain=_forecast_numbers(scores, "plain"),
+        baseline_published=_forecast_numbers(baseline, "published"),
+        baseline_plain=_forecast_numbers(baseline, "plain"),
         num_truth=np.array([one.num_truth for one in scores]),
         num_predictions=np.array([one.num_predicted for one in scores]),
         curve=np.stack([one.curve for one in scores]),
@@ -203,6 +213,11 @@ def forecast_section(truth: SplitTruth, predictions: PredictionSet, said: BoxRec
         scene_truth=scene_truth,
         scene_false_positives=scene_wrong,
     )
+
+
+def _forecast_numbers(scores: Sequence[ForecastClassScore], definition: str) -> np.ndarray:
+    """[C, 4] as `FORECAST_NUMBERS`."""
+    return np.array([[getattr(getattr(one, definition), name) for name in FORECAST_NUMBERS] for one in scores])
 
 
 def _forecast_counts(truth: SplitTruth, agents: PredictedAgents, there: TrueAgents) -> tuple[np.ndarray, np.ndarray]:

@@ -15,17 +15,23 @@ class DeformableAggregation(nn.Module):
     """Samples every camera and level at the key points and sums them with predicted weights.
 
     The weights are one softmax over cameras x levels x points for each group of channels, from feature, anchor embedding and an
-    embedding of each camera's projection. A point outside a picture gives nothing and keeps its share of the softmax.
+    embedding of each camera's projection; with `num_cameras` each of so many cameras has weights of its own instead.
+    A point outside a picture gives nothing and keeps its share of the softmax.
     Source: Sparse4D v2 (arXiv:2305.14018, section 3.1), camera embedding as in SparseDrive.
     """
 
-    def __init__(self, key_points: nn.Module, num_points: int, dim: int, num_groups: int, num_levels: int, weight_dropout: float = 0.0):
+    def __init__(
+        self, key_points: nn.Module, num_points: int, dim: int, num_groups: int, num_levels: int, weight_dropout: float = 0.0, *,
+        num_cameras: int | None = None,
+    ):  # fmt: skip
         super().__init__()
+        self.num_cameras = num_cameras
         self.key_points = key_points
         self.weight_shape = (num_levels, num_points, num_groups)
         self.weight_dropout = weight_dropout
-        self.camera_encoder = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2, input_dim=12))
-        self.weights = nn.Linear(dim, num_levels * num_points * num_groups)
+        if num_cameras is None:
+            self.camera_encoder = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2, input_dim=12))
+        self.weights = nn.Linear(dim, (num_cameras or 1) * num_levels * num_points * num_groups)
         self.output = nn.Linear(dim, dim)
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
@@ -47,13 +53,19 @@ class DeformableAggregation(nn.Module):
         gathered = deformable_aggregation(images.packed, images.level_hw, points, weights)
         return torch.cat([self.output(gathered), feature], dim=-1)
 
-    def _sampling_weights(self, query: Tensor, rig: CameraRig) -> Float[Tensor, "B N P C L G"]:
+    def _sampling_logits(self, query: Tensor, rig: CameraRig) -> Float[Tensor, "B N C K"]:
         camera_embed = self.camera_encoder(rig.image_T_ego[:, :, :3].flatten(2))
         if in_published_order():
-            logits = self.weights(query[:, :, None] + camera_embed[:, None])
+            return self.weights(query[:, :, None] + camera_embed[:, None])
+        # Linear(query + camera) = Linear(query) + W camera: N + C rows through the matrix instead of N * C.
+        return self.weights(query)[:, :, None] + (camera_embed @ self.weights.weight.T)[:, None]
+
+    def _sampling_weights(self, query: Tensor, rig: CameraRig | None) -> Float[Tensor, "B N P C L G"]:
+        if self.num_cameras is not None:
+            logits = self.weights(query).unflatten(-1, (self.num_cameras, -1))
         else:
-            # Linear(query + camera) = Linear(query) + W camera: N + C rows through the matrix instead of N * C.
-            logits = self.weights(query)[:, :, None] + (camera_embed @ self.weights.weight.T)[:, None]
+            assert rig is not None, "weights from an embedding of the cameras need the cameras"
+            logits = self._sampling_logits(query, rig)
         shape = (logits.shape[2], *self.weight_shape)
         weights = logits.unflatten(-1, self.weight_shape).flatten(2, 4).softmax(dim=2).unflatten(2, shape[:3])
         if self.training and self.weight_dropout > 0:

@@ -14,9 +14,10 @@ class BoxEncoder(nn.Module):
     """Embeds a box state from position, size, yaw and velocity, each by its own perceptron.
 
     With four widths the parts are put side by side (decoupled attention, Sparse4D v3); they must sum to the decoder's width.
+    `summed`: four times the decoder's width, added up and through one more perceptron (Sparse4D v1 and v2).
     """
 
-    def __init__(self, part_dims: tuple[int, int, int, int], blocks: int = 4):
+    def __init__(self, part_dims: tuple[int, int, int, int], blocks: int = 4, *, summed: bool = False):
         super().__init__()
 
         def embedding(input_dim: int, dim: int) -> nn.Sequential:
@@ -24,6 +25,7 @@ class BoxEncoder(nn.Module):
 
         self.position, self.size = embedding(3, part_dims[0]), embedding(3, part_dims[1])
         self.yaw, self.velocity = embedding(2, part_dims[2]), embedding(3, part_dims[3])
+        self.output = embedding(part_dims[0], part_dims[0]) if summed else None
 
     def forward(self, state: Float[Tensor, "*batch 11"]) -> Float[Tensor, "*batch D"]:
         """State to embedding."""
@@ -33,7 +35,10 @@ class BoxEncoder(nn.Module):
             self.yaw(state[..., box_state.SIN_YAW : box_state.VX]),
             self.velocity(state[..., box_state.VX :]),
         ]
-        return torch.cat(parts, dim=-1)
+        if self.output is None:
+            return torch.cat(parts, dim=-1)
+        position, size, yaw, velocity = parts
+        return self.output(position + size + yaw + velocity)
 
 
 class PolylineEncoder(nn.Module):

@@ -8,18 +8,20 @@ class AsymmetricFFN(nn.Module):
     """LayerNorm, then Linear-ReLU-Linear plus a linear short cut, both on the normalised input.
 
     Source: Sparse4D v2 (arXiv:2305.14018); the short cut is a Linear also where input and output width agree, as published.
+    `plain` is the usual block of Sparse4D v1: no norm, and the input itself is the short cut.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, dropout: float = 0.0):
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, dropout: float = 0.0, *, plain: bool = False):
         super().__init__()
-        self.norm = nn.LayerNorm(input_dim)
+        self.norm = nn.Identity() if plain else nn.LayerNorm(input_dim)
         self.expand = nn.Linear(input_dim, hidden_dim)
         self.reduce = nn.Linear(hidden_dim, output_dim)
-        self.shortcut = nn.Linear(input_dim, output_dim)
+        self.shortcut = nn.Identity() if plain else nn.Linear(input_dim, output_dim)
         self.activation = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
         for linear in (self.expand, self.reduce, self.shortcut):
-            nn.init.xavier_uniform_(linear.weight)
+            if isinstance(linear, nn.Linear):
+                nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, x: Float[Tensor, "*batch I"]) -> Float[Tensor, "*batch O"]:
         """Same leading shape, output width."""

@@ -31,11 +31,16 @@ class _Refine(nn.Module):
 
 
 class BoxRefine(_Refine):
-    """Adds to position, log size and yaw; velocity is a displacement over the time since the last frame."""
+    """Adds to position, log size and yaw; velocity is a displacement over the time since the last frame.
 
-    def __init__(self, dim: int, num_classes: int):
+    Without `adds_to_yaw` every layer says sine and cosine anew (Sparse4D v1); without `with_quality` there are no quality logits.
+    """
+
+    def __init__(self, dim: int, num_classes: int, *, adds_to_yaw: bool = True, with_quality: bool = True):
         super().__init__(dim, box_state.STATE_DIM, num_classes)
-        self.quality_branch = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=2), nn.Linear(dim, 2))
+        self.adds_to_yaw = adds_to_yaw
+        branch = [*linear_relu_norm(dim, linears_per_block=1, blocks=2), nn.Linear(dim, 2)] if with_quality else []
+        self.quality_branch = nn.Sequential(*branch) if branch else None
 
     def forward(
         self, feature: Float[Tensor, "B N D"], state: Float[Tensor, "B N 11"], embed: Float[Tensor, "B N D"], elapsed_s: Float[Tensor, "B"]
@@ -45,7 +50,11 @@ class BoxRefine(_Refine):
         delta = self.state_branch(positioned) * self.state_scale
         velocity = delta[..., box_state.VX :] / elapsed_s[:, None, None]
         refined = state + torch.cat([delta[..., : box_state.VX], velocity], dim=-1)
-        return DecoderStep(class_logits=self.class_branch(feature), state=refined, quality=self.quality_branch(positioned))
+        if not self.adds_to_yaw:
+            yaw = delta[..., box_state.SIN_YAW : box_state.VX]
+            refined = torch.cat([refined[..., : box_state.SIN_YAW], yaw, refined[..., box_state.VX :]], dim=-1)
+        quality = None if self.quality_branch is None else self.quality_branch(positioned)
+        return DecoderStep(class_logits=self.class_branch(feature), state=refined, quality=quality)
 
 
 class PolylineRefine(_Refine):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsedrive.losses.denoising import denoising_losses
-from sparsedrive.losses.depth import dense_depth_loss
+from sparsedrive.losses.depth import dense_depth_loss, depth_fit_loss
 from sparsedrive.losses.detection import BoxLossConfig, detection_losses
 from sparsedrive.losses.futures import FutureLossConfig, motion_losses, plan_losses
 from sparsedrive.losses.mapping import LineLossConfig, map_losses
@@ -64,14 +64,18 @@ def compute_losses(
     for layer, (step, match) in enumerate(zip(predictions.detection.steps, box_matches, strict=True)):
         boxes = detection_losses(step, targets.boxes, match, positives(match), config.detection)
         named |= {f"detection.{layer}.class": boxes.classification, f"detection.{layer}.box": boxes.box}
-        named |= {f"detection.{layer}.centerness": boxes.centerness, f"detection.{layer}.yawness": boxes.yawness}
+        if step.quality is not None:
+            named |= {f"detection.{layer}.centerness": boxes.centerness, f"detection.{layer}.yawness": boxes.yawness}
     denoising = predictions.detection.denoising
     for layer, (step, wanted) in enumerate(zip(denoising.steps, denoising.targets, strict=True) if denoising else ()):
         count = mean_over_processes(wanted.valid.sum().float()).clamp(min=1.0)
         answers = denoising_losses(step, wanted, count, config.detection)
         named |= {f"detection.{layer}.denoise_class": answers.classification, f"detection.{layer}.denoise_box": answers.box}
-    line_matches = [match_lines(step, targets.map, config.roi_m, config.map.cost) for step in predictions.map.steps]
-    for layer, (step, match) in enumerate(zip(predictions.map.steps, line_matches, strict=True)):
+    if predictions.detection.true_fit is not None:
+        named["detection.depth_fit"] = depth_fit_loss(predictions.detection.true_fit, targets.boxes.valid, positives(box_matches[-1]))
+    map_steps = [] if predictions.map is None else predictions.map.steps
+    line_matches = [match_lines(step, targets.map, config.roi_m, config.map.cost) for step in map_steps]
+    for layer, (step, match) in enumerate(zip(map_steps, line_matches, strict=True)):
         lines = map_losses(step, targets.map, match, positives(match), config.roi_m, config.map)
         named |= {f"map.{layer}.class": lines.classification, f"map.{layer}.line": lines.line}
     if predictions.motion is not None:

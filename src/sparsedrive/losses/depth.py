@@ -1,9 +1,9 @@
-"""Loss of the dense depth head."""
+"""Losses of depth: of the dense depth head, and of the depth a feature is believed to be at."""
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -35,3 +35,12 @@ def dense_depth_loss(
         error = torch.where(known, predicted.clamp(0.0, max_depth_m) - wanted, 0.0).abs().sum()
         total = total + error / (mean_over_processes(known.sum().float()) * len(depth_m)).clamp(min=1)
     return total * weight
+
+
+def depth_fit_loss(confidence: Float[Tensor, "B M P"], valid: Bool[Tensor, "B M"], count: Tensor) -> Float[Tensor, ""]:
+    """Mean -log of how well depth fits at the points of true boxes, over `count` boxes.
+
+    Source: Sparse4D (arXiv:2211.10581), section 3.5.
+    """
+    surprise = -confidence.float().clamp(min=torch.finfo(torch.float32).tiny).log().mean(-1)
+    return torch.where(valid, surprise, 0.0).sum() / count

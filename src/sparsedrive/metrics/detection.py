@@ -73,6 +73,7 @@ class DetectionMetrics:
         num_truth, num_predictions: [C] boxes that counted.
         matched_truth: for every prediction (rows as given) the row of its annotation at the true-positive distance, -1 for a false
             positive, -2 where the prediction did not count.
+        hit: [N, D] whether a prediction is a true positive at each distance.
     """
 
     config: DetectionConfig
@@ -85,6 +86,7 @@ class DetectionMetrics:
     num_truth: Int[np.ndarray, "C"]
     num_predictions: Int[np.ndarray, "C"]
     matched_truth: Int[np.ndarray, "N"]
+    hit: Bool[np.ndarray, "N D"]
 
     @property
     def mean_ap(self) -> float:
@@ -133,20 +135,20 @@ def evaluate_detection(truth: GroundTruth, predictions: BoxRecords, config: Dete
             raise ValueError(f"{name}: row {row} has size {boxes.size_wlh_m[row]} m; expected positive width, length and height")
     truth_counts = counted(truth, truth.boxes, config.range_of_class_m)
     prediction_counts = counted(truth, predictions, config.range_of_class_m)
-    matched = np.where(prediction_counts, -1, -2)
+    matched, hit = np.where(prediction_counts, -1, -2), np.zeros((len(predictions), len(config.distances_m)), bool)
     classes = tuple(config.range_of_class_m)
     results = []
     for name in classes:
         there = np.flatnonzero(truth_counts & (truth.boxes.label == DETECTION_CLASSES.index(name)))
         said = np.flatnonzero(prediction_counts & (predictions.label == DETECTION_CLASSES.index(name)))
         said = said[np.argsort(predictions.score[said], kind="stable")[::-1]]
-        result, match = _evaluate_class(name, truth.boxes[there], predictions[said], config)
+        result, match, hit[said] = _evaluate_class(name, truth.boxes[there], predictions[said], config)
         matched[said[match >= 0]] = there[match[match >= 0]]
         results.append((*result, len(there), len(said)))
     ap, error, precision, confidence, curve, num_truth, num_predictions = (np.array(column) for column in zip(*results, strict=True))
     return DetectionMetrics(
         config=config, classes=classes, ap=ap, error=error, precision=precision, confidence=confidence, error_curve=curve,
-        num_truth=num_truth, num_predictions=num_predictions, matched_truth=matched,
+        num_truth=num_truth, num_predictions=num_predictions, matched_truth=matched, hit=hit,
     )  # fmt: skip
 
 
@@ -166,15 +168,18 @@ def average_precision(
     return _average(precision, DetectionConfig())
 
 
-def _evaluate_class(name: str, truth: BoxRecords, predictions: BoxRecords, config: DetectionConfig) -> tuple[tuple, Int[np.ndarray, "N"]]:
-    """(ap, error, precision, confidence, error curve), and the annotation each prediction got at the true-positive distance."""
+def _evaluate_class(
+    name: str, truth: BoxRecords, predictions: BoxRecords, config: DetectionConfig
+) -> tuple[tuple, Int[np.ndarray, "N"], Bool[np.ndarray, "N D"]]:
+    """(ap, error, precision, confidence, error curve), the annotation each prediction got at the true-positive distance, hits at all."""
     radius_m = max(config.distances_m)
     said, there, away_m = pairs_within(predictions.frame, predictions.center_m[:, :2], truth.frame, truth.center_m[:, :2], radius_m)
-    precisions, confidences = [], []
+    precisions, confidences, hits = [], [], []
     for distance_m in config.distances_m:
         near = away_m < distance_m
         match = choose_in_turn(said[near], there[near], away_m[near], len(predictions), len(truth))
-        precision, confidence = _curve(match >= 0, predictions.score, len(truth))
+        hits.append(match >= 0)
+        precision, confidence = _curve(hits[-1], predictions.score, len(truth))
         precisions.append(precision)
         confidences.append(confidence)
         if distance_m == config.tp_distance_m:
@@ -187,7 +192,7 @@ def _evaluate_class(name: str, truth: BoxRecords, predictions: BoxRecords, confi
     error = curve[:, first : last + 1].mean(1) if last >= first else np.ones(len(ERRORS))
     error[[ERRORS.index(kind) for kind in _UNDEFINED.get(name, ())]] = np.nan
     ap = [_average(precision, config) for precision in precisions]
-    return (ap, error, precisions, confidences, curve), tp_match
+    return (ap, error, precisions, confidences, curve), tp_match, np.stack(hits, 1)
 
 
 def _curve(hit: Bool[np.ndarray, "N"], score: Float[np.ndarray, "N"], num_truth: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 from jaxtyping import Bool, Float, Int
 
+from sparsedrive.geometry.rectangles import corners_m, touch
 from sparsedrive.metrics.mapping import MapLines
 
 STANDING_M = 0.5
@@ -37,34 +38,12 @@ def ego_rectangles(
     return np.concatenate([centre_m, size_m, yaw_rad[..., None]], 2)
 
 
-def corners_m(rectangles: Float[np.ndarray, "*batch 5"]) -> Float[np.ndarray, "*batch 4 2"]:
-    """Corners in order around the rectangle."""
-    cos, sin = np.cos(rectangles[..., 4:]), np.sin(rectangles[..., 4:])
-    forward = np.concatenate([cos, sin], -1) * rectangles[..., 2:3] / 2
-    left = np.concatenate([-sin, cos], -1) * rectangles[..., 3:4] / 2
-    return rectangles[..., None, :2] + np.stack([forward + left, left - forward, -forward - left, forward - left], -2)
-
-
-def rectangles_touch(first: Float[np.ndarray, "N 5"], second: Float[np.ndarray, "N 5"]) -> Bool[np.ndarray, "N"]:
-    """Whether the rectangles of each row share a point. Two convex shapes are apart exactly if a side of one separates them."""
-    apart = np.zeros(len(first), bool)
-    for one, other in ((first, second), (second, first)):
-        cos, sin = np.cos(one[:, 4]), np.sin(one[:, 4])
-        turn = other[:, 4] - one[:, 4]
-        cos_turn, sin_turn = np.abs(np.cos(turn)), np.abs(np.sin(turn))
-        east_m, north_m = (other[:, :2] - one[:, :2]).T
-        reach_along_m = (one[:, 2] + other[:, 2] * cos_turn + other[:, 3] * sin_turn) / 2
-        reach_across_m = (one[:, 3] + other[:, 2] * sin_turn + other[:, 3] * cos_turn) / 2
-        apart |= (np.abs(east_m * cos + north_m * sin) > reach_along_m) | (np.abs(north_m * cos - east_m * sin) > reach_across_m)
-    return ~apart
-
-
 def hits_objects(
     ego: Float[np.ndarray, "N T 5"], objects: Float[np.ndarray, "K 5"], frame: Int[np.ndarray, "K"], step: Int[np.ndarray, "K"]
 ) -> Bool[np.ndarray, "N T"]:
     """Whether the vehicle touches an object at each waypoint; object k is there at `step[k]` (from 0) of `frame[k]`."""
     hits = np.zeros(ego.shape[:2], bool)
-    touched = rectangles_touch(ego[frame, step], objects)
+    touched = touch(ego[frame, step], objects)
     hits[frame[touched], step[touched]] = True
     return hits
 

@@ -15,7 +15,8 @@ How matches become a number has two definitions, given side by side:
 - `plain`: the mean over the matches whose true box has a future. EPA over true boxes with a future, with the one matching: a prediction
   matched to a box without future counts neither way.
 
-A class without true boxes has NaN everywhere. Sources: evaluation of swc-17/SparseDrive and OpenDriveLab/UniAD; EPA: ViP3D
+A class without true boxes has NaN everywhere. What a forecast is worth shows beside `constant_velocity`: the same boxes, each going on
+at the velocity it is said to have, in one mode. Sources: evaluation of swc-17/SparseDrive and OpenDriveLab/UniAD; EPA: ViP3D
 (arXiv:2208.01582), equation 10; recall averaging: nuScenes devkit.
 """
 
@@ -30,7 +31,7 @@ from sparsedrive.structures import DETECTION_CLASSES
 FORECAST_CLASSES = ("car", "pedestrian")
 RANGE_M = (50.0, 40.0)
 """How far from the vehicle's origin boxes of a class count, true and predicted ones."""
-MATCH_M, MISS_M, FALSE_POSITIVE_COST = 2.0, 2.0, 0.5
+STEP_S, MATCH_M, MISS_M, FALSE_POSITIVE_COST = 0.5, 2.0, 2.0, 0.5
 RECALL_STEPS, FIRST_STEP = 101, 11
 _NOT_FORECAST = ("traffic_cone", "barrier")
 
@@ -118,6 +119,14 @@ def evaluate_forecasts(predicted: PredictedAgents, truth: TrueAgents) -> tuple[F
         rows = rows[np.argsort(predicted.score[rows], kind="stable")[::-1]]
         scores.append(_evaluate_class(name, predicted, truth, rows, true_rows))
     return tuple(scores)
+
+
+def constant_velocity(
+    center_m: Float[np.ndarray, "N 2"], velocity_mps: Float[np.ndarray, "N 2"], steps: int
+) -> Float[np.ndarray, "N 1 steps 2"]:
+    """The baseline: every box goes straight on, one mode, positions 0.5 s apart in the frame of reference of the centres."""
+    time_s = STEP_S * np.arange(1, steps + 1)
+    return (center_m[:, None] + velocity_mps[:, None] * time_s[:, None])[:, None]
 
 
 def forecast_errors(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from sparsedrive.metrics.json_file import read_json
 from sparsedrive.metrics.records import ATTRIBUTES, BikeRacks, BoxRecords, GroundTruth, KeyFrames
 from sparsedrive.structures import DETECTION_CLASSES
 
@@ -92,7 +93,7 @@ def _read(tables: Path, name: str, keep: Callable[[dict], bool] | None = None) -
     """Rows of one table by token; the others are dropped while the file is parsed."""
     path = tables / f"{name}.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"), object_hook=lambda row: row if keep is None or keep(row) else None)
+        rows = read_json(path, None if keep is None else lambda row: row if keep(row) else None)
         return {row["token"]: row for row in rows if row is not None}
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error}); expected the folder of the nuScenes tables, such as v1.0-trainval") from error

@@ -23,8 +23,8 @@ well: `sparsedrive.metrics.baselines` has plans that see nothing.
 Sources: evaluation of OpenDriveLab/UniAD, OpenDriveLab/ST-P3, hustvl/VAD, swc-17/SparseDrive; "by t": Li et al., arXiv:2312.03031.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -158,57 +158,112 @@ class PlanFrames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PathHits:
+    """At which steps a path of each of N frames touches an object, and crosses a boundary (never without a map)."""
+
+    objects: Bool[np.ndarray, "N T"]
+    boundary: Bool[np.ndarray, "N T"]
+
+    def take(self, rows: Int[np.ndarray, "M"]) -> "PathHits":
+        """Some of the frames."""
+        return PathHits(objects=self.objects[rows], boundary=self.boundary[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlanScores:
     """Result in one protocol, at each step [T]; rates are shares of the plans. NaN where no plan counts.
 
-    `rows` [M] are the plans that count, `frame_l2_m` and `frame_collision` [M, T] their parts in the averages (NaN: step not counted).
+    `rows` [M] are the plans that count, the fields `frame_*` [M, T] their parts in the averages (NaN: step not counted).
     `truth_collision_rate` is how often the driven path itself hits, always counted. Boundary rates are None without a map.
     """
 
     protocol: PlanProtocol
     time_s: Float[np.ndarray, "T"]
-    l2_m: Float[np.ndarray, "T"]
-    collision_rate: Float[np.ndarray, "T"]
-    truth_collision_rate: Float[np.ndarray, "T"]
-    boundary_rate: Float[np.ndarray, "T"] | None
-    truth_boundary_rate: Float[np.ndarray, "T"] | None
     rows: Int[np.ndarray, "M"]
     frame_l2_m: Float[np.ndarray, "M T"]
     frame_collision: Float[np.ndarray, "M T"]
+    frame_truth_collision: Float[np.ndarray, "M T"]
+    frame_boundary: Float[np.ndarray, "M T"] | None
+    frame_truth_boundary: Float[np.ndarray, "M T"] | None
+
+    @property
+    def l2_m(self) -> Float[np.ndarray, "T"]:
+        """Mean distance to the driven path."""
+        return _mean(self.frame_l2_m)
+
+    @property
+    def collision_rate(self) -> Float[np.ndarray, "T"]:
+        """How often a plan hits an object."""
+        return _mean(self.frame_collision)
+
+    @property
+    def truth_collision_rate(self) -> Float[np.ndarray, "T"]:
+        """How often the driven path does."""
+        return _mean(self.frame_truth_collision)
+
+    @property
+    def boundary_rate(self) -> Float[np.ndarray, "T"] | None:
+        """How often a plan crosses a kerb."""
+        return None if self.frame_boundary is None else _mean(self.frame_boundary)
+
+    @property
+    def truth_boundary_rate(self) -> Float[np.ndarray, "T"] | None:
+        """How often the driven path does."""
+        return None if self.frame_truth_boundary is None else _mean(self.frame_truth_boundary)
+
+    def subset(self, chosen: Bool[np.ndarray, "N"]) -> "PlanScores":
+        """The scores of the chosen of all N plans, as if only they had been evaluated."""
+        kept = chosen[self.rows]
+        names = [item.name for item in fields(self) if item.name.startswith("frame_") and getattr(self, item.name) is not None]
+        parts: dict[str, Any] = {name: getattr(self, name)[kept] for name in names}
+        return replace(self, rows=self.rows[kept], **parts)
 
     def average(self, values: Float[np.ndarray, "T"]) -> float:
         """Mean of values at all whole seconds of the horizon: with 3 s, the "avg" of the tables of papers."""
         return float(values[1::2].mean())
 
 
-def evaluate_plans(frames: PlanFrames, protocol: PlanProtocol, horizon_s: float = 3.0) -> PlanScores:
+def evaluate_plans(frames: PlanFrames, protocol: PlanProtocol, horizon_s: float = 3.0, *, truth_hits: PathHits | None = None) -> PlanScores:
     """L2, collisions and boundary crossings of all plans up to `horizon_s` (whole seconds), as `protocol` counts.
 
-    The horizon matters: protocols that drop frames drop those whose recording ends before it.
+    The horizon matters: protocols that drop frames drop those whose recording ends before it. `truth_hits` is what
+    `driven_path_hits(frames, protocol, horizon_s)` said, so that many planners on the same frames need it once.
     """
     if horizon_s != round(horizon_s):
         raise ValueError(f"horizon_s: expected whole seconds, got {horizon_s}")
     frames = frames.until(horizon_s)
+    if truth_hits is None:
+        truth_hits = _hits(frames.truth_m, frames, protocol)
+    elif truth_hits.objects.shape != frames.truth_valid.shape:
+        raise ValueError(f"truth_hits: expected {list(frames.truth_valid.shape)}, got {list(truth_hits.objects.shape)}; of other frames?")
     rows = np.flatnonzero(frames.truth_valid.all(1)) if protocol.short_truth == "drop frame" else np.arange(len(frames.plan_m))
-    frames = frames.take(rows)
+    frames, truth_hits = frames.take(rows), truth_hits.take(rows)
     valid = frames.truth_valid
     counted = np.ones_like(valid) if protocol.short_truth == "zero" else valid
     l2_m = np.linalg.norm(frames.plan_m - frames.truth_m, axis=2) * valid
-    hits, off = _hits(frames.plan_m, frames, protocol)
-    truth_hits, truth_off = _hits(frames.truth_m, frames, protocol)
+    plan_hits = _hits(frames.plan_m, frames, protocol)
     if not protocol.count_where_truth_hits:
-        hits, off = hits & ~truth_hits, off & ~truth_off
-    frame_l2_m = _so_far(l2_m, counted, protocol.l2)
-    frame_hits, frame_truth_hits, frame_off, frame_truth_off = (
-        _so_far(flags & valid, counted, protocol.collision) for flags in (hits, truth_hits, off, truth_off)
-    )
+        plan_hits = PathHits(
+            objects=plan_hits.objects & ~truth_hits.objects, boundary=plan_hits.boundary & ~truth_hits.boundary
+        )  # fmt: skip
+
+    def so_far(flags: np.ndarray) -> np.ndarray:
+        return _so_far(flags & valid, counted, protocol.collision)
+
     mapped = frames.boundary is not None
     return PlanScores(
         protocol=protocol, time_s=STEP_S * np.arange(1, valid.shape[1] + 1), rows=rows,
-        frame_l2_m=frame_l2_m, frame_collision=frame_hits,
-        l2_m=_mean(frame_l2_m), collision_rate=_mean(frame_hits), truth_collision_rate=_mean(frame_truth_hits),
-        boundary_rate=_mean(frame_off) if mapped else None, truth_boundary_rate=_mean(frame_truth_off) if mapped else None,
+        frame_l2_m=_so_far(l2_m, counted, protocol.l2),
+        frame_collision=so_far(plan_hits.objects), frame_truth_collision=so_far(truth_hits.objects),
+        frame_boundary=so_far(plan_hits.boundary) if mapped else None,
+        frame_truth_boundary=so_far(truth_hits.boundary) if mapped else None,
     )  # fmt: skip
+
+
+def driven_path_hits(frames: PlanFrames, protocol: PlanProtocol, horizon_s: float = 3.0) -> PathHits:
+    """Where the driven path touches something up to `horizon_s`, as `protocol` sees it: the same for every planner."""
+    frames = frames.until(horizon_s)
+    return _hits(frames.truth_m, frames, protocol)
 
 
 def turning(frames: PlanFrames, turn_rad: float = TURN_RAD) -> Bool[np.ndarray, "N"]:
@@ -250,8 +305,8 @@ def plan_changes_m(
     return changes_m
 
 
-def _hits(path_m: Float[np.ndarray, "N T 2"], frames: PlanFrames, protocol: PlanProtocol) -> tuple[np.ndarray, np.ndarray]:
-    """At which steps a path touches an object, and a boundary."""
+def _hits(path_m: Float[np.ndarray, "N T 2"], frames: PlanFrames, protocol: PlanProtocol) -> PathHits:
+    """Where paths touch an object, and a boundary."""
     yaw_rad = heading_rad(path_m) if protocol.vehicle == "turned" else np.full(path_m.shape[:2], np.pi / 2)
     size = (protocol.ego_length_m, protocol.ego_width_m, protocol.ego_ahead_m)
     ego = ego_rectangles(path_m, yaw_rad, *size)
@@ -262,7 +317,9 @@ def _hits(path_m: Float[np.ndarray, "N T 2"], frames: PlanFrames, protocol: Plan
         hits = hits_objects_on_grid(path_m, *size, objects.box, objects.frame, objects.step)
     else:
         hits = hits_objects(ego, objects.box, objects.frame, objects.step)
-    return hits, np.zeros_like(hits) if frames.boundary is None else crosses_lines(ego, path_m, frames.boundary)
+    return PathHits(
+        objects=hits, boundary=np.zeros_like(hits) if frames.boundary is None else crosses_lines(ego, path_m, frames.boundary)
+    )  # fmt: skip
 
 
 def _so_far(values: np.ndarray, counted: Bool[np.ndarray, "M T"], how: Literal["at", "mean", "by"]) -> Float[np.ndarray, "M T"]:

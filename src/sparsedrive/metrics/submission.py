@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsedrive.metrics.json_file import read_json
 from sparsedrive.metrics.nuscenes_truth import yaw_of
 from sparsedrive.metrics.records import ATTRIBUTES, BoxRecords, KeyFrames
 from sparsedrive.metrics.tracking import TRACKING_CLASSES
@@ -69,7 +70,7 @@ def write_tracks(path: Path, boxes: BoxRecords, frames: KeyFrames, meta: Mapping
 def _read(path: Path, frames: KeyFrames, task: str) -> tuple[list[dict], np.ndarray]:
     """All boxes of the file and the key frame of each."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error}); expected a nuScenes {task} result file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -144,7 +145,7 @@ class _Table:
         if len(values) and (column.dtype.kind not in "iuf" or column.shape != ((len(values), width) if width > 1 else (len(values),))):
             wrong = [np.array(value).dtype.kind not in "iuf" or np.shape(value) != ((width,) if width > 1 else ()) for value in values]
             self.refuse(np.array(wrong), field, expected)
-        column = np.array(values, float).reshape(-1, width)
+        column = column.astype(float).reshape(-1, width)
         broken = np.isinf(column) if nan_is_unknown else ~np.isfinite(column)
         self.refuse(broken.any(-1), field, expected)
         return column
@@ -191,15 +192,16 @@ def _write(path: Path, boxes: BoxRecords, frames: KeyFrames, meta: Mapping[str, 
         token = frames.tokens[int(counts.argmax())]
         raise ValueError(f"{path}: sample {token!r} has {counts.max()} boxes; at most {MAX_BOXES_PER_FRAME} are allowed, keep the best")
     results: dict[str, list[dict]] = {token: [] for token in frames.tokens}
-    for row in range(len(boxes)):
-        token = frames.tokens[boxes.frame[row]]
-        half = boxes.yaw_rad[row] / 2
+    half_rad = boxes.yaw_rad / 2
+    columns = (boxes.frame, boxes.center_m, boxes.size_wlh_m, np.cos(half_rad), np.sin(half_rad), boxes.velocity_mps)
+    for row, (frame, center_m, size_m, cos, sin, velocity_mps) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+        token = frames.tokens[frame]
         common = {
             "sample_token": token,
-            "translation": boxes.center_m[row].tolist(),
-            "size": boxes.size_wlh_m[row].tolist(),
-            "rotation": [float(np.cos(half)), 0.0, 0.0, float(np.sin(half))],
-            "velocity": boxes.velocity_mps[row].tolist(),
+            "translation": center_m,
+            "size": size_m,
+            "rotation": [cos, 0.0, 0.0, sin],
+            "velocity": velocity_mps,
         }
         results[token].append(common | own(row))
     Path(path).write_text(json.dumps({"meta": dict(meta), "results": results}), encoding="utf-8")

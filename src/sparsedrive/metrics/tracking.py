@@ -29,7 +29,7 @@ from jaxtyping import Float
 from sparsedrive.metrics.association import associate
 from sparsedrive.metrics.pairs import pairs_within
 from sparsedrive.metrics.records import BoxRecords, GroundTruth, check_frames, counted
-from sparsedrive.metrics.tracks import TrackPoints, complete_tracks, steps_of
+from sparsedrive.metrics.tracks import TrackPoints, complete_tracks, numbered, steps_of
 from sparsedrive.structures import DETECTION_CLASSES
 
 TRACKING_CLASSES = ("bicycle", "bus", "car", "motorcycle", "pedestrian", "trailer", "truck")
@@ -186,11 +186,9 @@ class _Pairs:
 
 
 def _associate(pairs: _Pairs, run: np.ndarray, truth: TrackPoints, said: TrackPoints, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`associate` of pairs that belong to several runs; a run has frames, objects and tracks of its own."""
-    frame = truth.frame[pairs.there]
+    """`associate` of pairs that belong to several runs; a run has objects and tracks of its own."""
     return associate(
-        steps[frame],
-        run * len(steps) + frame,
+        steps[truth.frame[pairs.there]],
         run * (truth.track.max(initial=0) + 1) + truth.track[pairs.there],
         run * (said.track.max(initial=0) + 1) + said.track[pairs.said],
         pairs.distance_m,
@@ -281,7 +279,7 @@ def _worst(truth: TrackPoints) -> dict[str, float]:
 def _check_tracks(boxes: BoxRecords, truth: GroundTruth, name: str) -> None:
     if (boxes.track_id == "").any():
         raise ValueError(f"{name}: {(boxes.track_id == '').sum()} of {len(boxes)} boxes have no track_id; tracking needs one for every box")
-    _, number = np.unique(boxes.track_id, return_inverse=True)
+    number = numbered(boxes.track_id)
     order = np.lexsort((number, boxes.label, boxes.frame))
     same = [np.diff(column[order]) == 0 for column in (number, boxes.label, boxes.frame)]
     twice = np.flatnonzero(np.logical_and.reduce(same))

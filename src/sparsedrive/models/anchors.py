@@ -12,13 +12,13 @@ from sparsedrive.structures.anchors import Anchors, AnchorSizes
 
 
 def anchor_sizes(config: SparseDriveConfig) -> AnchorSizes:
-    """How many anchors a model takes. Stage 1, which has no planner, is given the sizes of stage 2, so that both share one file."""
+    """How many anchors a model takes. What it does not have is given the published sizes, so that both stages share one file."""
     planner = config.planner or PlannerConfig()
-    lines = config.map.kind
+    lines = config.map.kind if config.map is not None else PolylineKind()
     assert isinstance(lines, PolylineKind)
     return AnchorSizes(
         detection=config.detection.num_anchors,
-        map_lines=config.map.num_anchors,
+        map_lines=config.map.num_anchors if config.map is not None else AnchorSizes.map_lines,
         map_vertices=lines.num_points,
         motion_modes=planner.motion_modes,
         motion_steps=planner.motion_steps,
@@ -28,20 +28,22 @@ def anchor_sizes(config: SparseDriveConfig) -> AnchorSizes:
 
 
 def set_anchors(model: SparseDrive, anchors: Anchors) -> None:
-    """Overwrite the model's anchors in place; those of forecasts and plans only where it has a planner.
+    """Overwrite the model's anchors in place; those of map lines, forecasts and plans only where it has such a part.
 
     ValueError lists every size that differs from the model's; nothing is changed then.
     """
     planner, wanted = model.planner, anchor_sizes(model.config)
-    names = [field.name for field in fields(AnchorSizes) if planner is not None or not field.name.startswith(("motion", "plan"))]
+    absent = ("map",) * (model.map is None) + ("motion", "plan") * (planner is None)
+    names = [field.name for field in fields(AnchorSizes) if not field.name.startswith(absent)]
     wrong = [name for name in names if getattr(anchors.sizes, name) != getattr(wanted, name)]
     if wrong:
         listed = ", ".join(f"{name} {getattr(anchors.sizes, name)} instead of {getattr(wanted, name)}" for name in wrong)
         raise ValueError(
             f"anchors do not fit model {model.config.name!r}: {listed}; make them with `sparsedrive anchors --preset {model.config.name}`"
         )
-    boxes, lines = torch.from_numpy(anchors.detection), torch.from_numpy(anchors.map_lines_m).flatten(1)
-    pairs: list[tuple[Tensor, Tensor]] = [(model.detection.anchors, boxes), (model.map.anchors, lines)]
+    pairs: list[tuple[Tensor, Tensor]] = [(model.detection.anchors, torch.from_numpy(anchors.detection))]
+    if model.map is not None:
+        pairs.append((model.map.anchors, torch.from_numpy(anchors.map_lines_m).flatten(1)))
     if planner is not None:
         if len(anchors.motion_m) != len(planner.motion_anchors_m):
             raise ValueError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsedrive.models.resnet import checkpointed
+from sparsedrive.models.resnet import IMAGENET_STD_RGB, checkpointed
 
 STEM_CHANNELS, NORM_EPS = 32, 1e-3
 STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
@@ -15,8 +15,8 @@ STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3)
 TAKEN = (2, 4, 10, 15)
 """The last block at each of the strides 4, 8, 16 and 32."""
 
-IMAGENET_MEAN_RGB, IMAGENET_STD_RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""How the images of this library arrive."""
+IMAGENET_MEAN_RGB = (123.675, 116.28, 103.53)
+"""With `IMAGENET_STD_RGB`: how the images of this library arrive."""
 OWN_MEAN, OWN_STD = 127.0, 128.0
 """How this network's public weights want them."""
 

@@ -10,6 +10,7 @@ from sparsedrive.layers.grid_mask import GridMaskConfig
 from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.resnet import ResNetConfig
+from sparsedrive.models.vovnet import VoVNetConfig
 from sparsedrive.structures import ImageFeatures
 
 
@@ -17,10 +18,19 @@ from sparsedrive.structures import ImageFeatures
 class ImageEncoderConfig:
     """Backbone, pyramid, and the training-time mask (None: no mask). `channels_last` is a memory layout: speed and the last bits."""
 
-    backbone: ResNetConfig | EfficientNetLite0Config = field(default_factory=ResNetConfig)
+    backbone: ResNetConfig | EfficientNetLite0Config | VoVNetConfig = field(default_factory=ResNetConfig)
     neck: FPNConfig = field(default_factory=FPNConfig)
     grid_mask: GridMaskConfig | None = field(default_factory=GridMaskConfig)
     channels_last: bool = True
+
+    def num_pixels(self, image_wh_px: tuple[int, int]) -> int:
+        """Pixels of all levels of one camera's features; sizes of the picture are multiples of the strides of the backbone."""
+        width, height = (size // (4 * 2**self.neck.start_level) for size in image_wh_px)
+        total = 0
+        for _ in range(self.neck.num_levels):
+            total += width * height
+            width, height = -(-width // 2), -(-height // 2)
+        return total
 
     def build(self) -> "ImageEncoder":
         """An encoder with fresh weights."""

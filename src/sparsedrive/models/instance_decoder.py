@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 from sparsedrive.geometry import box_state
 from sparsedrive.layers.attention import FeatureEmbedFusion
+from sparsedrive.layers.depth_reweight import DepthReweight
+from sparsedrive.layers.past_aggregation import View, Views, depth_of_boxes
 from sparsedrive.models import denoising as denoising_ops
-from sparsedrive.models import memory_ops
+from sparsedrive.models import image_history, memory_ops
 from sparsedrive.models.decoder_layer import DecoderLayer, LayerConfig
 from sparsedrive.models.memory_ops import Prior, Tick
 from sparsedrive.structures import (
+    BoxTargets,
     CameraRig,
     DecoderStep,
     DenoisingConfig,
@@ -20,6 +23,7 @@ from sparsedrive.structures import (
     DenoisingPredictions,
     DenoisingQueries,
     ImageFeatures,
+    ImageHistory,
     InstanceMemory,
     InstancePredictions,
     ParityOptions,
@@ -59,7 +63,8 @@ class DecoderConfig:
 
     `num_memory` instances survive to the next frame (0: none). `first_layer_attention`: whether single-frame layers let instances
     attend to each other. `learned_features`: whether initial features are trained or stay zero. `denoising` (boxes only): what the
-    denoising queries it may be given while training are like; it adds no weights.
+    denoising queries it may be given while training are like; it adds no weights. `fixed_step_s`: velocities are displacements over this
+    time, whatever really passed since the last frame (None: that time).
     """
 
     kind: InstanceKind
@@ -72,6 +77,7 @@ class DecoderConfig:
     confidence_decay: float = 0.6
     layer: LayerConfig = field(default_factory=LayerConfig)
     denoising: DenoisingConfig | None = None
+    fixed_step_s: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_memory < self.num_anchors:
@@ -89,6 +95,9 @@ class DecoderConfig:
                 f"DecoderConfig.num_memory: expected 0 without temporal layers, got {self.num_memory}; "
                 "raise num_layers, or the remembered instances would never be refined"
             )
+
+        if self.layer.history is not None and (self.denoising is not None or self.kind.state_dim != box_state.STATE_DIM):
+            raise ValueError("LayerConfig.history: expected None with denoising or polylines; only boxes without denoising look back")
 
         if self.denoising is not None and self.kind.state_dim != box_state.STATE_DIM:
             raise ValueError(f"DecoderConfig.denoising: expected None for {type(self.kind).__name__}, only boxes are denoised")
@@ -110,6 +119,7 @@ class InstanceDecoder(nn.Module):
             nn.init.xavier_uniform_(self.initial_feature)
         self.encoder = kind.encoder(dim)
         self.fusion = FeatureEmbedFusion(dim, config.layer.decoupled_attention, config.layer.dropout)
+        self.depth_reweight = DepthReweight(dim) if config.layer.history else None
 
         def layer(temporal: bool) -> DecoderLayer:
             return DecoderLayer(
@@ -132,30 +142,58 @@ class InstanceDecoder(nn.Module):
         now: Tick,
         parity: ParityOptions,
         denoising: DenoisingQueries | None = None,
+        true_boxes: BoxTargets | None = None,
     ) -> tuple[InstancePredictions, InstanceMemory]:
         """One frame of B streams: predictions of every layer, and the memory for the next frame.
 
-        `denoising` queries are answered too, by the same layers; the instances do not know of them.
+        `denoising` queries are answered too, by the same layers; the instances do not know of them. `true_boxes`: what a decoder that
+        looks back learns the depth of its features from.
         """
         config = self.config
+        if config.fixed_step_s is not None:
+            now = replace(now, step_s=torch.full_like(now.step_s, config.fixed_step_s))
         prior = memory_ops.align(memory, now, config.kind.transform, parity)
-        steps, feature, embed = self._decode(images, rig, prior, now)
+        views, history = self._look_back(images, rig, memory.history, now)
+        steps, feature, embed = self._decode(images, rig, prior, now, views)
         track_id, next_id = memory_ops.assign_track_ids(prior, feature.shape[1], parity)
-        predictions = InstancePredictions(steps=steps, feature=feature, embed=embed, track_id=track_id)
+        true_fit = None if views is None or true_boxes is None else self._true_fit(views, true_boxes)
+        predictions = InstancePredictions(steps=steps, feature=feature, embed=embed, track_id=track_id, true_fit=true_fit)
         remembered = memory_ops.remember(predictions, prior, next_id, num_memory=config.num_memory, decay=config.confidence_decay)
+        remembered = replace(remembered, history=history)
         if denoising is None:
             return predictions, remembered
         denoised, denoising_memory = self._denoise(images, rig, prior, steps, denoising, memory.denoising, now, parity)
         return replace(predictions, denoising=denoised), replace(remembered, denoising=denoising_memory)
 
-    def _decode(self, images: ImageFeatures, rig: CameraRig, prior: Prior, now: Tick) -> tuple[list, Tensor, Tensor]:
+    def _look_back(
+        self, images: ImageFeatures, rig: CameraRig, history: ImageHistory | None, now: Tick
+    ) -> tuple[Views | None, ImageHistory | None]:
+        """This frame and the remembered ones as views, and the history for the next frame."""
+        if self.depth_reweight is None:
+            return None, None
+        view = image_history.present(images, rig, now)
+        before: tuple[View, ...] = ()
+        if history is not None:
+            history = image_history.advance(history, now)
+            before = image_history.past(history, images.level_hw)
+            history = image_history.remember(history, images, view)
+        return Views(now=view, past=before, encoder=self.encoder, depth=self.depth_reweight), history
+
+    def _true_fit(self, views: Views, boxes: BoxTargets) -> Tensor:
+        """Of every box; arbitrary where it only pads."""
+        state = torch.where(boxes.valid[..., None], box_state.encode(boxes.box), 1.0).nan_to_num().to(self.anchors.dtype)
+        layer = self.single_frame_layers[0]
+        assert isinstance(layer, DecoderLayer)
+        return depth_of_boxes(layer.aggregation.key_points, state, views.now, views.depth, self.config.layer.num_groups)
+
+    def _decode(self, images: ImageFeatures, rig: CameraRig, prior: Prior, now: Tick, views: Views | None) -> tuple[list, Tensor, Tensor]:
         batch, num_memory = now.warm.shape[0], self.config.num_memory
         feature = self.initial_feature.expand(batch, -1, -1)
         state = self.anchors.expand(batch, -1, -1)
         steps = []
         for layer in self.single_frame_layers:
             embed = self.encoder(state)
-            feature, step = layer(feature, state, embed, None, self.fusion, images, rig, now.step_s)
+            feature, step = layer(feature, state, embed, None, self.fusion, images, rig, now.step_s, None, views)
             steps.append(step)
             state = step.state
         if num_memory:
@@ -165,7 +203,7 @@ class InstanceDecoder(nn.Module):
         memory_embed = self.encoder(prior.state)
         for layer in self.temporal_layers:
             memory = (prior.feature, memory_embed, now.attends)
-            feature, step = layer(feature, state, embed, memory, self.fusion, images, rig, now.step_s)
+            feature, step = layer(feature, state, embed, memory, self.fusion, images, rig, now.step_s, None, views)
             steps.append(step)
             state = step.state
             embed = self.encoder(state)
@@ -205,13 +243,21 @@ class InstanceDecoder(nn.Module):
         kept = denoising_ops.remember(feature, state, targets, queries.propagated, config)
         return DenoisingPredictions(steps=steps, targets=wanted), kept
 
-    def initial_memory(self, batch_size: int, device: torch.device | str = "cpu", *, denoising: bool = False) -> InstanceMemory:
-        """Memory of streams that have seen nothing; with `denoising`, for decoding with denoising queries."""
+    def initial_memory(
+        self, batch_size: int, device: torch.device | str = "cpu", *, denoising: bool = False, num_pixels: int = 0
+    ) -> InstanceMemory:
+        """Memory of streams that have seen nothing; with `denoising`, for decoding with denoising queries.
+
+        `num_pixels`: of all levels of a camera's image features, where the decoder looks at past ones.
+        """
         num_memory, dim = self.config.num_memory, self.config.layer.dim
         dtype, state_dim = self.anchors.dtype, self.config.kind.state_dim
         kept = None
         if denoising and self.config.denoising is not None:
             kept = denoising_ops.initial(batch_size, self.config.denoising, dim, state_dim, dtype, device)
+        history, looks_back = None, self.config.layer.history
+        if looks_back is not None and looks_back.num_past:
+            history = image_history.initial(batch_size, looks_back, num_pixels, dim, dtype, device)
         return InstanceMemory(
             feature=torch.zeros(batch_size, num_memory, dim, dtype=dtype, device=device),
             state=torch.zeros(batch_size, num_memory, state_dim, dtype=dtype, device=device),
@@ -219,4 +265,5 @@ class InstanceDecoder(nn.Module):
             track_id=torch.full((batch_size, num_memory), -1, dtype=torch.int64, device=device),
             next_id=torch.zeros(batch_size, dtype=torch.int64, device=device),
             denoising=kept,
+            history=history,
         )

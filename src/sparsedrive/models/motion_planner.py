@@ -5,6 +5,7 @@ Source: parallel motion planner of SparseDrive (arXiv:2405.19620, section 3.3).
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -37,7 +38,13 @@ EGO_CENTRE_M = (0.0, 0.5, -1.84 + 1.56 / 2)
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerConfig:
-    """Motion planner. `num_agents`/`num_elements`: the most confident detections and map elements everyone attends to."""
+    """Motion planner. `num_agents`/`num_elements`: the most confident detections and map elements everyone attends to.
+
+    `ego_velocity`: what the planner is told of the vehicle's motion: the speed it "predicted" itself in the last frame, as published,
+    or the mean velocity of the poses since then, "odometry". A model with odometry may not be compared with one that only sees.
+    `paths`: what the last layers say is the "whole" of every step, as published, or what it "departs" from going on with the present
+    velocity (agents: as detected; ego vehicle: as told), which a model need not learn then.
+    """
 
     dim: int = 256
     num_heads: int = 8
@@ -54,6 +61,14 @@ class PlannerConfig:
     motion_steps: int = 12
     plan_modes: int = 6
     plan_steps: int = 6
+    ego_velocity: Literal["predicted", "odometry"] = "predicted"
+    paths: Literal["whole", "departs"] = "whole"
+
+    def __post_init__(self) -> None:
+        if self.ego_velocity not in ("predicted", "odometry"):
+            raise ValueError(f"PlannerConfig.ego_velocity: expected 'predicted' or 'odometry', got {self.ego_velocity!r}")
+        if self.paths not in ("whole", "departs"):
+            raise ValueError(f"PlannerConfig.paths: expected 'whole' or 'departs', got {self.paths!r}")
 
     def build(self) -> "MotionPlanner":
         """The module."""
@@ -147,10 +162,15 @@ class MotionPlanner(nn.Module):
         return motion, plan, motion_memory.remember(history, detection, feature[:, -1], plan.ego_status)
 
     def _ego_state(self, memory: MotionMemory, now: Tick) -> Float[Tensor, "B 11"]:
-        """The ego vehicle as a box; its speed is the one predicted in the last frame."""
-        forward_speed = torch.where(now.warm, memory.ego_status[:, EGO_FORWARD_SPEED], 0.0)
-        state = self.ego_state.expand(forward_speed.shape[0], -1)
-        return torch.cat([state[:, : box_state.VY], forward_speed[:, None], state[:, box_state.VZ :]], dim=1)
+        """The ego vehicle as a box, with its velocity (`PlannerConfig.ego_velocity`); at rest where there is no last frame."""
+        if self.config.ego_velocity == "odometry":
+            velocity = -now.now_T_then[:, :2, 3] / now.step_s[:, None]  # where the last frame's origin lies now is where it came from
+        else:
+            forward = memory.ego_status[:, EGO_FORWARD_SPEED]
+            velocity = torch.stack([torch.zeros_like(forward), forward], dim=1)
+        velocity = torch.where(now.warm[:, None], velocity, 0.0)
+        state = self.ego_state.expand(velocity.shape[0], -1)
+        return torch.cat([state[:, : box_state.VX], velocity, state[:, box_state.VZ :]], dim=1)
 
     def _interact(
         self, feature: Tensor, embed: Tensor, history: History, box_encoder: nn.Module, detection: InstancePredictions,
@@ -176,18 +196,25 @@ class MotionPlanner(nn.Module):
         plan_query = positioned[:, -1, None, None] + self.plan_anchor_encoder(plan_endpoints)
         motion = MotionPredictions(
             mode_logits=self.motion_class(motion_query)[..., 0],
-            step_offsets_m=self.motion_offsets(motion_query).unflatten(-1, (-1, 2)),
+            step_offsets_m=self._steps_m(self.motion_offsets(motion_query), detection.last.state),
             history_state=history.state[:, :-1],
             period=history.period[:, :-1],
         )
         plan = PlanPredictions(
             mode_logits=self.plan_class(plan_query)[..., 0],
-            step_offsets_m=self.plan_offsets(plan_query).unflatten(-1, (-1, 2)),
+            step_offsets_m=self._steps_m(self.plan_offsets(plan_query), history.state[:, -1, -1:]),
             ego_status=self.ego_status(positioned[:, -1]),
             history_state=history.state[:, -1],
             period=history.period[:, -1],
         )
         return motion, plan
+
+    def _steps_m(self, said: Float[Tensor, "B N M T2"], state: Float[Tensor, "B N_or_1 11"]) -> Float[Tensor, "B N M T 2"]:
+        """The way made in every step, of instances (or the one ego vehicle's commands) with that state now."""
+        steps_m = said.unflatten(-1, (-1, 2))
+        if self.config.paths == "whole":
+            return steps_m
+        return steps_m + motion_anchors.STEP_S * state.detach()[:, :, None, None, box_state.VX : box_state.VY + 1]
 
     def _motion_endpoints(self, detection: InstancePredictions) -> Float[Tensor, "B N M D"]:
         """Sine embedding of where each class's anchor trajectories end, turned to the instance's heading (not moved to it)."""

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sparsedrive.layers.deformable_conv import DeformableConv2d
+
+IMAGENET_STD_RGB = (58.395, 57.12, 57.375)
+"""What the images of this library were divided by."""
 _BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
@@ -16,12 +20,18 @@ class ResNetConfig:
     """`checkpoint_activations` trades time for memory in training. `frozen_stages`: -1 none, 0 the stem, n the stem and n stages.
 
     `width`: channels of the stem; the stages have 1, 2, 4 and 8 times as many. 64 is the published network.
+    `caffe`: the older variant of Sparse4D v1: strides in the first convolution of a block, and pictures (normalised as for all networks of
+    this library) are turned to BGR grey levels around their mean. `deformable_stages`: so many of the last stages have deformable 3x3
+    convolutions. `frozen_norms`: no batch norm learns.
     """
 
     depth: int = 50
     width: int = 64
     checkpoint_activations: bool = False
     frozen_stages: int = -1
+    caffe: bool = False
+    deformable_stages: int = 0
+    frozen_norms: bool = False
 
     def __post_init__(self) -> None:
         if self.depth not in _BLOCKS_PER_STAGE:
@@ -30,6 +40,12 @@ class ResNetConfig:
             raise ValueError(f"ResNetConfig.width: expected at least 1, got {self.width}; 64 is the published network")
         if not -1 <= self.frozen_stages <= 4:
             raise ValueError(f"ResNetConfig.frozen_stages: expected -1 (none) to 4 (all), got {self.frozen_stages}; -1 trains everything")
+        if not 0 <= self.deformable_stages <= 4:
+            raise ValueError(f"ResNetConfig.deformable_stages: expected 0 (none) to 4 (all), got {self.deformable_stages}; v1 has 2")
+        if self.depth < 50 and (self.caffe or self.deformable_stages):
+            raise ValueError(
+                f"ResNetConfig: expected caffe=False and deformable_stages=0 with depth {self.depth}; both need depth 50 or 101"
+            )
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -48,6 +64,8 @@ class ResNet(nn.Module):
     Source: arXiv:1512.03385, with the stride in the 3x3 convolution as torchvision does.
     """
 
+    std_rgb: Tensor
+
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config = config
@@ -56,12 +74,12 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        block = BasicBlock if config.depth < 50 else Bottleneck
+        self.register_buffer("std_rgb", torch.tensor(IMAGENET_STD_RGB)[:, None, None], persistent=False)
         inputs, counts = (width, *config.out_channels), _BLOCKS_PER_STAGE[config.depth]
-        self.layer1 = _stage(block, inputs[0], width, counts[0], stride=1)
-        self.layer2 = _stage(block, inputs[1], 2 * width, counts[1], stride=2)
-        self.layer3 = _stage(block, inputs[2], 4 * width, counts[2], stride=2)
-        self.layer4 = _stage(block, inputs[3], 8 * width, counts[3], stride=2)
+        self.layer1 = _stage(config, 0, inputs[0], width, counts[0])
+        self.layer2 = _stage(config, 1, inputs[1], 2 * width, counts[1])
+        self.layer3 = _stage(config, 2, inputs[2], 4 * width, counts[2])
+        self.layer4 = _stage(config, 3, inputs[3], 8 * width, counts[3])
         self._initialise()
         for module in self._frozen_modules():
             module.requires_grad_(False).eval()
@@ -80,6 +98,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See the class."""
+        if self.config.caffe:
+            images = (images * self.std_rgb).flip(1)
         value = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         # only training holds activations for a backward pass
         with_checkpoints = self.config.checkpoint_activations and self.training and torch.is_grad_enabled()
@@ -92,12 +112,16 @@ class ResNet(nn.Module):
 
     def _frozen_modules(self) -> list[nn.Module]:
         frozen = self.config.frozen_stages
-        return [] if frozen < 0 else [self.conv1, self.bn1, *self.stages[:frozen]]
+        norms: list[nn.Module] = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        return (norms if self.config.frozen_norms else []) + ([] if frozen < 0 else [self.conv1, self.bn1, *self.stages[:frozen]])
 
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, DeformableConv2d):
+                module.start_unmoved()
 
 
 class BasicBlock(nn.Module):
@@ -122,15 +146,20 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions (ResNet-50, 101)."""
+    """1x1, 3x3 and 1x1 convolutions (ResNet-50, 101). `stride_first`, `deformable`: see `ResNetConfig`."""
 
     expansion = 4
 
-    def __init__(self, channels: int, width: int, *, stride: int) -> None:
+    def __init__(self, channels: int, width: int, *, stride: int, stride_first: bool = False, deformable: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        first, second = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(channels, width, 1, stride=first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.conv2: nn.Conv2d
+        if deformable:
+            self.conv2 = DeformableConv2d(width, width, 3, stride=second, padding=1)
+        else:
+            self.conv2 = nn.Conv2d(width, width, 3, stride=second, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
@@ -164,9 +193,17 @@ def _buffers_kept(block: nn.Module) -> Iterator[None]:
             buffer.data.copy_(value)
 
 
-def _stage(block: type[BasicBlock] | type[Bottleneck], channels: int, width: int, count: int, *, stride: int) -> nn.Sequential:
-    first = block(channels, width, stride=stride)
-    return nn.Sequential(first, *(block(width * block.expansion, width, stride=1) for _ in range(count - 1)))
+def _stage(config: ResNetConfig, index: int, channels: int, width: int, count: int) -> nn.Sequential:
+    deformable = index >= len(_BLOCKS_PER_STAGE[config.depth]) - config.deformable_stages
+
+    def block(channels: int, stride: int) -> nn.Module:
+        if config.depth < 50:
+            return BasicBlock(channels, width, stride=stride)
+        return Bottleneck(channels, width, stride=stride, stride_first=config.caffe, deformable=deformable)
+
+    out_channels = config.out_channels[index]
+    first = block(channels, 1 if index == 0 else 2)
+    return nn.Sequential(first, *(block(out_channels, 1) for _ in range(count - 1)))
 
 
 def _shortcut(channels: int, out_channels: int, stride: int) -> nn.Module | None:

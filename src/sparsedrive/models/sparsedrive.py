@@ -15,6 +15,7 @@ from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.motion_planner import PlannerConfig
 from sparsedrive.structures import (
     NUSCENES_CAMERAS,
+    BoxTargets,
     DenoisingQueries,
     Frame,
     ParityOptions,
@@ -27,8 +28,9 @@ from sparsedrive.structures import (
 
 @dataclass(frozen=True, kw_only=True)
 class SparseDriveConfig:
-    """The whole model. `planner=None` is stage 1 (detection, tracking and map only).
+    """The whole model. `planner=None` is stage 1 (detection, tracking and map only), `map=None` too is Sparse4D (detection and tracking).
 
+    `depth=None`: no auxiliary depth. `tracks=False`: boxes without track ids, where a query may stand for several classes.
     `max_gap_s`: a memory older than this is forgotten. `default_step_s`: the time step assumed where none is known.
     The first of `camera_names` must look forward: the ego feature comes from it.
     """
@@ -39,10 +41,11 @@ class SparseDriveConfig:
     image_wh_px: tuple[int, int]
     camera_names: tuple[str, ...] = NUSCENES_CAMERAS
     encoder: ImageEncoderConfig
-    depth: DepthHeadConfig = field(default_factory=DepthHeadConfig)
+    depth: DepthHeadConfig | None = field(default_factory=DepthHeadConfig)
     detection: DecoderConfig
-    map: DecoderConfig
+    map: DecoderConfig | None
     planner: PlannerConfig | None
+    tracks: bool = True
     max_gap_s: float = 2.0
     default_step_s: float = 0.5
     parity: ParityOptions = field(default_factory=ParityOptions)
@@ -51,21 +54,36 @@ class SparseDriveConfig:
         width, height = self.image_wh_px
         if width % 32 or height % 32:
             raise ValueError(f"SparseDriveConfig.image_wh_px: expected multiples of 32, got {self.image_wh_px}; round to the next one")
-        dims = {self.encoder.neck.out_channels, self.detection.layer.dim, self.map.layer.dim} | (
-            {self.planner.dim} if self.planner else set()
-        )
+        if self.planner is not None and self.map is None:
+            raise ValueError("SparseDriveConfig.planner: expected None without a map, which agents and plan look at; give it a map")
+        if self.planner is not None and not self.tracks:
+            raise ValueError("SparseDriveConfig.tracks: expected True with a planner, whose history is that of tracks")
+        heads = [self.detection] if self.map is None else [self.detection, self.map]
+        dims = {self.encoder.neck.out_channels, *(head.layer.dim for head in heads)} | ({self.planner.dim} if self.planner else set())
         if len(dims) > 1:
             raise ValueError(f"SparseDriveConfig: expected one feature width for encoder, detection, map and planner, got {sorted(dims)}")
         levels = self.encoder.neck.num_levels
-        for head in (self.detection, self.map):
+        for head in heads:
             if head.layer.num_levels != levels:
                 raise ValueError(
                     f"SparseDriveConfig: expected LayerConfig.num_levels={levels} as the encoder has, got {head.layer.num_levels}; "
                     "change one of them"
                 )
+        history = self.detection.layer.history
+        if history is not None and history.num_cameras != len(self.camera_names):
+            raise ValueError(
+                f"HistoryConfig.num_cameras: expected {len(self.camera_names)} as SparseDriveConfig.camera_names has, "
+                f"got {history.num_cameras}; its sampling weights are those of each camera"
+            )
         classes = self.detection.kind.num_classes
         if self.planner is not None and self.planner.num_classes != classes:
             raise ValueError(f"PlannerConfig.num_classes: expected {classes} as the detection has, got {self.planner.num_classes}")
+
+    @property
+    def depth_strides(self) -> tuple[int, ...]:
+        """Pixels of the image per pixel of each depth map that is trained on, finest first; none without a depth head."""
+        finest = 4 * 2**self.encoder.neck.start_level
+        return tuple(finest * 2**level for level in range(self.depth.num_levels)) if self.depth else ()
 
     def build(self) -> "SparseDrive":
         """The module, randomly initialised."""
@@ -79,9 +97,9 @@ class SparseDrive(nn.Module):
         super().__init__()
         self.config = config
         self.image_encoder = config.encoder.build()
-        self.depth_head = config.depth.build(config.encoder.neck.out_channels)
+        self.depth_head = config.depth.build(config.encoder.neck.out_channels) if config.depth else None
         self.detection = config.detection.build()
-        self.map = config.map.build()
+        self.map = config.map.build() if config.map else None
         self.planner = config.planner.build() if config.planner else None
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None, *, denoising: bool = False) -> StreamState:
@@ -100,17 +118,24 @@ class SparseDrive(nn.Module):
             motion = motion_memory.initial(batch_size, self.config.detection.num_anchors, length, dim, weight.dtype, device)
         return StreamState(
             clock=clock,
-            detection=self.detection.initial_memory(batch_size, device, denoising=denoising),
-            map=self.map.initial_memory(batch_size, device),
+            detection=self.detection.initial_memory(
+                batch_size, device, denoising=denoising, num_pixels=self.config.encoder.num_pixels(self.config.image_wh_px)
+            ),
+            map=None if self.map is None else self.map.initial_memory(batch_size, device),
             motion=motion,
         )
 
     def forward(
-        self, frame: Frame, state: StreamState | None = None, *, denoising: DenoisingQueries | None = None
+        self,
+        frame: Frame,
+        state: StreamState | None = None,
+        *,
+        denoising: DenoisingQueries | None = None,
+        true_boxes: BoxTargets | None = None,
     ) -> tuple[Predictions, StreamState]:
         """One frame of B streams. Without a state every stream starts cold; a stream whose memory is too old, or from another
         sequence, starts cold by itself (`memory_ops.tick`). `denoising`: extra detection queries while training
-        (`losses.denoising.make_queries`); nothing else changes by them.
+        (`losses.denoising.make_queries`); nothing else changes by them. `true_boxes`: needed to train Sparse4D v1, unused by all others.
 
         Raises ValueError where the frame does not fit the model (`Frame` shapes, cameras, picture size).
         """
@@ -119,13 +144,14 @@ class SparseDrive(nn.Module):
         state = self.initial_state(frame.batch_size) if state is None else state
         now = memory_ops.tick(state.clock, frame, max_gap_s=config.max_gap_s, default_step_s=config.default_step_s, parity=config.parity)
         images = self.image_encoder(frame.images, frame.rig.available)
-        detection, detection_memory = self.detection(images, frame.rig, state.detection, now, config.parity, denoising)
-        elements, map_memory = self.map(images, frame.rig, state.map, now, config.parity)
-        motion = plan = motion_state = None
+        detection, detection_memory = self.detection(images, frame.rig, state.detection, now, config.parity, denoising, true_boxes)
+        elements = map_memory = motion = plan = motion_state = None
+        if self.map is not None:
+            elements, map_memory = self.map(images, frame.rig, state.map, now, config.parity)
         if self.planner is not None:
             motion, plan, motion_state = self.planner(detection, elements, images, self.detection.encoder, state.motion, now)
         # Dense depth supervises the image features; nothing reads it at test time.
-        depth_m = self.depth_head(images, frame.rig.focal_px) if self.training else None
+        depth_m = self.depth_head(images, frame.rig.focal_px) if self.training and self.depth_head is not None else None
         predictions = Predictions(detection=detection, map=elements, motion=motion, plan=plan, depth_m=depth_m)
         clock = StreamClock(
             global_T_ego=frame.global_T_ego,

@@ -1,6 +1,6 @@
 """One op = one node for torch.compile and torch.export, with a table of kernels behind it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,13 @@ NAMESPACE = "sparsedrive"
 
 
 def define_op(
-    *, name: str, arguments: str, differentiable: tuple[int, ...], fake: Callable[..., Tensor], kernels: tuple[Kernel, ...]
+    *,
+    name: str,
+    arguments: str,
+    differentiable: tuple[int, ...],
+    fake: Callable[..., Tensor],
+    kernels: tuple[Kernel, ...],
+    missing: Mapping[str, str | None] | None = None,
 ) -> Callable[..., Tensor]:
     """Register `sparsedrive::<name>(<arguments>, str backend) -> Tensor` with its backward, and enter its kernels in the table.
 
@@ -27,8 +33,10 @@ def define_op(
         differentiable: positions of the tensor arguments that have a gradient.
         fake: shape and dtype of the output from the arguments (without backend), as an empty tensor.
         kernels: implementations, best first.
+        missing: backend -> why it could not be built or loaded here, which takes it out of `kernels`; None if it could.
     """
-    backends.declare(name, kernels)
+    reasons = {backend: reason for backend, reason in (missing or {}).items() if reason is not None}
+    backends.declare(name, tuple(kernel for kernel in kernels if kernel.backend not in reasons), reasons)
 
     def forward(*args) -> Tensor:
         *inputs, backend = args

@@ -4,7 +4,7 @@ Choice: the call's own `backend=` > the innermost `use_backend(...)` around it >
 A backend asked for by name that cannot run raises; nothing falls back silently.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,15 +44,18 @@ class BackendRow:
 
 # op -> kernels, best first. "reference" is not listed: every op has it, on every device.
 _tables: dict[str, tuple[Kernel, ...]] = {}
+# (op, backend) -> why a kernel that exists as source is not in the table
+_missing: dict[tuple[str, str], str] = {}
 # (op or None for all, backend), innermost last. A plain module variable because torch.compile guards on it and so recompiles
 # when it changes; a thread-local one is read once and then wrong for ever, a ContextVar cannot be traced.
 _contexts: tuple[tuple[str | None, str], ...] = ()
 
 
-def declare(op: str, kernels: tuple[Kernel, ...] = ()) -> None:
-    """Enter an op with its kernels, best first."""
+def declare(op: str, kernels: tuple[Kernel, ...] = (), missing: Mapping[str, str] | None = None) -> None:
+    """Enter an op with its kernels, best first, and for backends that could not be built or loaded here the reason."""
     assert op not in _tables, f"op {op} declared twice"
     _tables[op] = kernels
+    _missing.update({(op, backend): reason for backend, reason in (missing or {}).items()})
 
 
 @contextmanager
@@ -119,8 +122,12 @@ def _why_missing(op: str, backend: str) -> str | None:
     if backend in (AUTO, REFERENCE, *names):
         return None
     if backend in KNOWN_ABSENT:
-        return f"{op}: backend {backend!r} is not built in this version"
+        return f"{op}: backend {backend!r} is {_why_absent(op, backend)}"
     return f"{op}: expected a backend of {', '.join([*names, REFERENCE])}, got {backend!r}"
+
+
+def _why_absent(op: str, backend: str) -> str:
+    return _missing.get((op, backend), "not built in this version")
 
 
 def backend_report() -> list[BackendRow]:
@@ -131,7 +138,7 @@ def backend_report() -> list[BackendRow]:
         entries = [(kernel.backend, True, kernel.note) for kernel in kernels]
         entries.append((REFERENCE, True, "the specification, in plain PyTorch; any device"))
         built = [kernel.backend for kernel in kernels]
-        entries += [(name, False, "not built in this version") for name in KNOWN_ABSENT if name not in built]
+        entries += [(name, False, _why_absent(op, name)) for name in KNOWN_ABSENT if name not in built]
         for name, available, reason in entries:
             on_cpu, on_cuda = active["cpu"] == name, active["cuda"] == name
             rows.append(BackendRow(op=op, backend=name, available=available, active_for_cpu=on_cpu, active_for_cuda=on_cuda, reason=reason))

@@ -182,6 +182,8 @@ def _forecast(scene: Scene, row: int) -> ForecastResult | None:
 
 def _map_elements(scene: Scene, score_threshold: float) -> tuple[MapElementResult, ...]:
     elements = scene.map
+    if elements is None:
+        return ()
     rows = ((elements.score[0] >= score_threshold) & elements.valid[0]).nonzero()[:, 0].tolist()
     return tuple(
         MapElementResult(

@@ -48,7 +48,8 @@ class StreamingSession:
             command=frame.command.clone(),
         ).to(self.model.detection.anchors.device)
         predictions, self.state = self.model(frame, self.state)
-        return decode(predictions, frame.command, score_threshold=self.score_threshold, parity=self.model.config.parity)
+        config, threshold = self.model.config, self.score_threshold
+        return decode(predictions, frame.command, score_threshold=threshold, with_track_ids=config.tracks, parity=config.parity)
 
     def reset(self) -> None:
         """Forget everything: the next frame starts cold."""

@@ -22,7 +22,7 @@ from sparsedrive.structures.instances import (
     PlanPredictions,
     Predictions,
 )
-from sparsedrive.structures.memory import InstanceMemory, MotionMemory, StreamClock, StreamState, cat_states
+from sparsedrive.structures.memory import ImageHistory, InstanceMemory, MotionMemory, StreamClock, StreamState, cat_states
 from sparsedrive.structures.outputs import DETECTION_CLASSES, MAP_CLASSES, Detections, Forecasts, MapElements, Plan, Scene
 from sparsedrive.structures.parity import ParityOptions
 from sparsedrive.structures.targets import BoxTargets, FrameTargets, FutureTargets, MapTargets
@@ -31,7 +31,7 @@ __all__ = [
     "DETECTION_CLASSES", "EGO_FORWARD_SPEED", "EGO_STATUS_DIM", "MAP_CLASSES", "NUSCENES_CAMERAS",
     "BoxTargets", "CameraRig", "Command", "DecoderStep", "DenoisingConfig", "DenoisingMemory",
     "DenoisingPredictions", "DenoisingQueries", "DenoisingTargets", "Detections", "Forecasts", "Frame", "FrameTargets", "FutureTargets",
-    "ImageFeatures", "InstanceMemory", "InstancePredictions", "MapElements", "MapTargets", "MotionMemory",
+    "ImageFeatures", "ImageHistory", "InstanceMemory", "InstancePredictions", "MapElements", "MapTargets", "MotionMemory",
     "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene",
     "StreamClock", "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows", "with_available",
 ]  # fmt: skip

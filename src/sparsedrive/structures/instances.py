@@ -29,13 +29,17 @@ class DenoisingPredictions:
 
 @structure
 class InstancePredictions:
-    """All layers of one decoder, and the instances after the last one. `track_id` counts per stream. `denoising`: where asked for."""
+    """All layers of one decoder, and the instances after the last one. `track_id` counts per stream. `denoising`: where asked for.
+
+    `true_fit` (Sparse4D v1, where true boxes were given): how well depth fits at P points of each of them, 0 to about 1.
+    """
 
     steps: list[DecoderStep]
     feature: Float[Tensor, "B N D"]
     embed: Float[Tensor, "B N D"]
     track_id: Int[Tensor, "B N"]
     denoising: DenoisingPredictions | None = None
+    true_fit: Float[Tensor, "B M P"] | None = None
 
     @property
     def last(self) -> DecoderStep:
@@ -72,7 +76,7 @@ class Predictions:
     """Everything a SparseDrive step predicts, undecoded: what losses and decoders read. Absent stages are `None`."""
 
     detection: InstancePredictions
-    map: InstancePredictions
+    map: InstancePredictions | None
     motion: MotionPredictions | None
     plan: PlanPredictions | None
     depth_m: list[Float[Tensor, "BC 1 H W"]] | None

@@ -20,10 +20,27 @@ class StreamClock:
 
 
 @structure
+class ImageHistory:
+    """Image features of the last H frames with their cameras (see `ImageFeatures`, `CameraRig`), oldest first.
+
+    `then_T_last` takes ego coordinates of the last frame to those of the stored one, which is `age_s` older. What is not `valid` has not
+    been seen.
+    """
+
+    packed: Float[Tensor, "B H C S D"]
+    image_T_ego: Float[Tensor, "B H C 4 4"]
+    image_wh_px: Float[Tensor, "B H C 2"]
+    available: Bool[Tensor, "B H C"]
+    then_T_last: Float[Tensor, "B H 4 4"]
+    age_s: Float[Tensor, "B H"]
+    valid: Bool[Tensor, "B H"]
+
+
+@structure
 class InstanceMemory:
     """The K most confident instances of the last frame, in its ego frame. `next_id` is the next unused track id of the stream.
 
-    `denoising` is there while training with denoising queries.
+    `denoising` is there while training with denoising queries, `history` where past pictures are looked at again (Sparse4D v1).
     """
 
     feature: Float[Tensor, "B K D"]
@@ -32,6 +49,7 @@ class InstanceMemory:
     track_id: Int[Tensor, "B K"]
     next_id: Int[Tensor, "B"]
     denoising: DenoisingMemory | None = None
+    history: ImageHistory | None = None
 
 
 @structure
@@ -54,11 +72,11 @@ class MotionMemory:
 
 @structure
 class StreamState:
-    """State of B streams between two frames."""
+    """State of B streams between two frames. What a model does not have is `None`."""
 
     clock: StreamClock
     detection: InstanceMemory
-    map: InstanceMemory
+    map: InstanceMemory | None
     motion: MotionMemory | None
 
     def reset_where(self, mask: Bool[Tensor, "B"]) -> "StreamState":

@@ -17,7 +17,8 @@ MAP_CLASSES = ("ped_crossing", "divider", "boundary")
 class Detections:
     """Boxes x y z l w h yaw_rad vx vy vz. `score` = class score * centerness; `class_score` the class score alone.
 
-    `valid` is False where a score threshold dropped the row. `query_index` is the row of the decoder that made the box.
+    `track_id` is -1 throughout for a model without tracking. `valid` is False where a score threshold dropped the row.
+    `query_index` is the row of the decoder that made the box.
     """
 
     box: Float[Tensor, "B N 10"]
@@ -71,7 +72,7 @@ class Scene:
     """What the model says about one instant. Absent stages are `None`."""
 
     detections: Detections
-    map: MapElements
+    map: MapElements | None
     forecasts: Forecasts | None
     plan: Plan | None
 

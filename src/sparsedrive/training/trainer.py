@@ -150,7 +150,7 @@ class Trainer:
         last = part == self.config.accumulation - 1
         before = self.states[part]
         with nullcontext() if last else self.accelerator.no_sync(self.model):
-            predictions, state = self.model(frame, before, denoising=queries)
+            predictions, state = self.model(frame, before, denoising=queries, true_boxes=targets.boxes)
             losses = compute_losses(predictions, frame, targets, self.config.criterion, self._mean_over_processes)
             self._stop_unless_finite(losses, part, frame, targets, queries)
             self.accelerator.backward(losses.total / self.config.accumulation)
@@ -207,7 +207,7 @@ class Trainer:
         if not bad:
             return
         with first_bad_module(self.plain_model) as found, torch.no_grad():
-            self.plain_model(frame, self.states[part], denoising=queries)
+            self.plain_model(frame, self.states[part], denoising=queries, true_boxes=targets.boxes)
         raise self._error(part * frame.batch_size, frame, targets, bad_inputs, losses=bad, module=found[0] if found else None)
 
     def _error(

@@ -63,7 +63,8 @@ def select(scene: Scene, *, score_threshold: float = 0.3, max_boxes: int = 100, 
         raise ValueError(f"drawing: expected a scene with a batch of 1, got {batch}; pick a stream with scene.stream(index)")
     plan = None if scene.plan is None else _shown_plan(scene.plan)
     boxes = _shown_boxes(scene.detections, scene.forecasts, score_threshold, max_boxes, max_futures)
-    return Shown(boxes=boxes, lines=_shown_lines(scene.map, score_threshold, max_lines), plan=plan)
+    lines = [] if scene.map is None else _shown_lines(scene.map, score_threshold, max_lines)
+    return Shown(boxes=boxes, lines=lines, plan=plan)
 
 
 def _array(tensor: Tensor) -> NDArray:

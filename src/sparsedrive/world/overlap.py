@@ -3,27 +3,19 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sparsedrive.geometry.rectangles import corners_m, touch
+
+_YAW_LAST = [0, 1, 3, 4, 2]
+
 
 def corners(rectangles: Float[np.ndarray, "N 5"]) -> Float[np.ndarray, "N 4 2"]:
     """Corners counter-clockwise, front left first."""
-    cos, sin = np.cos(rectangles[:, 2]), np.sin(rectangles[:, 2])
-    forward = np.stack([cos, sin], 1) * rectangles[:, 3:4] / 2
-    left = np.stack([-sin, cos], 1) * rectangles[:, 4:5] / 2
-    return rectangles[:, None, :2] + np.stack([forward + left, left - forward, -forward - left, forward - left], 1)
+    return corners_m(rectangles[:, _YAW_LAST])
 
 
 def overlapping(a: Float[np.ndarray, "N 5"], b: Float[np.ndarray, "M 5"]) -> Bool[np.ndarray, "N M"]:
-    """Which rectangles share area. Exact: two convex shapes are apart when one of their edge normals separates them."""
-    overlap = np.ones((len(a), len(b)), bool)
-    corners_a, corners_b = corners(a), corners(b)
-    for yaw_rad, in_rows in ((a[:, 2], True), (b[:, 2], False)):
-        for turn_rad in (0.0, np.pi / 2):
-            axis = np.stack([np.cos(yaw_rad + turn_rad), np.sin(yaw_rad + turn_rad)], 1)
-            axis = axis[:, None] if in_rows else axis[None]
-            on_a = (corners_a[:, None] * axis[:, :, None]).sum(3)
-            on_b = (corners_b[None] * axis[:, :, None]).sum(3)
-            overlap &= (on_a.max(2) > on_b.min(2)) & (on_b.max(2) > on_a.min(2))
-    return overlap
+    """Which rectangles have a point in common."""
+    return touch(a[:, None, _YAW_LAST], b[None, :, _YAW_LAST])
 
 
 def inside_polygon(points_m: Float[np.ndarray, "P 2"], outline_m: Float[np.ndarray, "K 2"]) -> Bool[np.ndarray, "P"]:

@@ -33,7 +33,8 @@ def deformable_aggregation(
         level_hw: sizes (H0, W0, H1, W1, ...) of the levels in pixels.
         points: P points (x, y) an anchor in each camera, in image units: (0, 0) top left corner, (1, 1) bottom right.
         weights: weight of each point, camera, level and channel group.
-        backend: "reference", "visible", or None for the `use_backend` context or else the best for the device.
+        backend: "reference", "visible", "cpp" (on a CPU), "triton" or "cuda" (on a GPU), or None for the `use_backend` context or else
+            the best for the device.
 
     `points` and `weights` have the dtype of `packed`; beside half precision features they may be float32 (and points better are).
     Half precision sums are made in float32 and rounded once.

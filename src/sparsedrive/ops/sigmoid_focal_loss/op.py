@@ -4,11 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsedrive.ops import cuda_library, triton_backend
 from sparsedrive.ops._define import define_op
 from sparsedrive.ops.backends import Kernel
-from sparsedrive.ops.sigmoid_focal_loss import reference
+from sparsedrive.ops.sigmoid_focal_loss import cuda, reference
 
 NAME = "sigmoid_focal_loss"
+_TRITON = "sparsedrive.ops.sigmoid_focal_loss.triton_kernels"
 
 
 def _terms(logits: Tensor, target: Tensor, clamp_log: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -36,18 +38,35 @@ def backward(grad: Tensor, logits: Tensor, target: Tensor, alpha: float, gamma: 
     return [grad * torch.where(positive, -slope, slope).to(grad.dtype)]
 
 
+KERNELS = (
+    Kernel(
+        backend="cuda",
+        devices=("cuda",),
+        note="one kernel each way, in CUDA C++",
+        forward=cuda.forward,
+        backward=cuda.backward,
+    ),
+    Kernel(
+        backend="triton",
+        devices=("cuda",),
+        note="one kernel each way, in Triton",
+        forward=triton_backend.deferred(_TRITON, "forward"),
+        backward=triton_backend.deferred(_TRITON, "backward"),
+    ),
+    Kernel(
+        backend="closed_form",
+        devices=("cpu", "cuda"),
+        note="loss and gradient by formula, in plain PyTorch",
+        forward=forward,
+        backward=backward,
+    ),
+)
+
 run = define_op(
     name=NAME,
     arguments="Tensor logits, Tensor target, float alpha, float gamma, bool clamp_log",
     differentiable=(0,),
     fake=lambda logits, target, alpha, gamma, clamp_log: torch.empty_like(logits),
-    kernels=(
-        Kernel(
-            backend="closed_form",
-            devices=("cpu", "cuda"),
-            note="loss and gradient by formula, in plain PyTorch",
-            forward=forward,
-            backward=backward,
-        ),
-    ),
+    kernels=KERNELS,
+    missing={"cuda": cuda_library.why_missing(), "triton": triton_backend.why_missing()},
 )

@@ -1,0 +1,67 @@
+"""Deformable aggregation in C++ on the CPU: `ops/native/deformable_aggregation.cpp` behind the op's kernel interface.
+
+Visible pairs only, vectorised over channels. Every number is summed by one thread in a fixed order, so any number of threads
+(`torch.set_num_threads`) gives the same bits.
+"""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from sparsedrive.ops import native_library
+from sparsedrive.ops.deformable_aggregation.reference import compute_dtype
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+WIDEST_ISA = 2
+"""Widest instruction set to use: 0 any machine's, 1 AVX2, 2 AVX-512. What the machine has not is never used."""
+
+
+def why_missing() -> str | None:
+    """Why the library cannot be used; None if it can."""
+    found = native_library.library()
+    return found if isinstance(found, str) else None
+
+
+def forward(packed: Tensor, level_hw: list[int], points: Tensor, weights: Tensor) -> Tensor:
+    """Kernel of the op. Arguments as the public function's, already checked."""
+    features = _features(packed)
+    output = features.new_empty(packed.shape[0], points.shape[1], packed.shape[3])
+    inputs = (features, _numbers(points, packed), _numbers(weights, packed))
+    _call(level_hw, inputs, None, (output, None, None, None))
+    return output.to(packed.dtype)
+
+
+def backward(grad: Tensor, packed: Tensor, level_hw: list[int], points: Tensor, weights: Tensor, needs: list[bool]) -> list[Tensor]:
+    """Gradients of those of (packed, points, weights) that `needs` names."""
+    inputs = (_features(packed), _numbers(points, packed), _numbers(weights, packed))
+    grads = [torch.empty_like(tensor) if need else None for tensor, need in zip(inputs, needs, strict=True)]
+    _call(level_hw, inputs, _numbers(grad, packed), (None, *grads))
+    dtypes = (packed.dtype, points.dtype, weights.dtype)
+    return [value.to(dtype) for value, dtype in zip(grads, dtypes, strict=True) if value is not None]
+
+
+def _features(packed: Tensor) -> Tensor:
+    return (packed if packed.dtype in DTYPES else packed.float()).detach().contiguous()
+
+
+def _numbers(tensor: Tensor, packed: Tensor) -> Tensor:
+    return tensor.detach().to(compute_dtype(packed.dtype)).contiguous()
+
+
+def _call(level_hw: list[int], inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor | None, results: tuple[Tensor | None, ...]) -> None:
+    """Run the C function on contiguous tensors; it fills those of `results` (output and the three gradients) that are there."""
+    packed, _, weights = inputs
+    if all(value is None or value.numel() == 0 for value in results):
+        return
+    batch, cameras, pixels, channels = packed.shape
+    anchors, per_anchor, levels, groups = weights.shape[1], weights.shape[2], *weights.shape[4:]
+    numbers = (batch, cameras, pixels, channels, anchors, per_anchor, levels, groups)
+    sizes, level_sizes = (ctypes.c_int64 * 8)(*numbers), (ctypes.c_int64 * len(level_hw))(*level_hw)
+    data = (ctypes.c_void_p * 8)(*(None if value is None else value.data_ptr() for value in (*inputs, grad, *results)))
+    library = native_library.library()
+    assert not isinstance(library, str), library
+    threads = ctypes.c_int64(torch.get_num_threads())
+    failed = library.sparsedrive_deformable_aggregation(DTYPES[packed.dtype], sizes, level_sizes, data, threads, WIDEST_ISA)
+    if failed:
+        raise MemoryError("deformable_aggregation: the C++ kernel ran out of memory; use fewer anchors or a smaller batch")
