@@ -73,7 +73,17 @@ def test_training_goes_on_bit_by_bit(version, trained, data):
 
 
 def test_evaluation_leaves_out_what_the_model_does_not_have(version, trained, data, tmp_path, capsys):
-    words = ["eval", "--preset", "small", "--weights", str(trained / "model.safetensors"), "--data", str(data.folder), "--out", str(tmp_path)]
+    words = [
+        "eval",
+        "--preset",
+        "small",
+        "--weights",
+        str(trained / "model.safetensors"),
+        "--data",
+        str(data.folder),
+        "--out",
+        str(tmp_path),
+    ]
     assert main([*words, "--workers", "0", "--device", "cpu", "--split", "train", "--save-predictions"]) == 0
     result = Evaluation.load(tmp_path / "evaluation.json")
     assert result.detection is not None and result.map is result.planning is result.forecasting is None
@@ -88,7 +98,17 @@ def test_evaluation_leaves_out_what_the_model_does_not_have(version, trained, da
 
 
 def test_streaming_draws_boxes(trained, drive_root, tmp_path):
-    words = ["stream", "--data", str(drive_root), "--preset", "small", "--weights", str(trained / "model.safetensors"), "--out", str(tmp_path)]
+    words = [
+        "stream",
+        "--data",
+        str(drive_root),
+        "--preset",
+        "small",
+        "--weights",
+        str(trained / "model.safetensors"),
+        "--out",
+        str(tmp_path),
+    ]
     assert main([*words, "--device", "cpu", "--no-video", "--score-threshold", "0", "--max-frames", "2"]) == 0
     frames = read_results(tmp_path / "results.json").frames
     assert len(frames) == 2 and all(frame.detections and not frame.map and frame.plan is None for frame in frames)
