@@ -66,8 +66,8 @@ class Train(BaseVerb):
     """Anchors from `sparsedrive anchors`."""
     freeze: tuple[str, ...] = ()
     """Parts that do not learn, such as image_encoder.backbone."""
-    augment: bool = True
-    """Change pictures and ego frame at random as the recipe says; without it the same few frames can be learned by heart, as a check."""
+    no_augment: bool = False
+    """Leave pictures and ego frame as they are: a few frames can then be learned by heart, as a check."""
     parts: Annotated[int | None, optional("N")] = None
     """Pieces a scene is cut into, each a sequence with a cold start; without it the recipe's."""
     ema: Annotated[float | None, optional("DECAY")] = None
@@ -168,7 +168,7 @@ class Train(BaseVerb):
         return LoadConfig(
             camera_names=config.camera_names,
             preprocess=ImagePreprocess(final_wh_px=config.image_wh_px),
-            augment=recipe(self.preset).augment if self.augment else None,
+            augment=None if self.no_augment else recipe(self.preset).augment,
             targets=TargetConfig(depth_strides=config.depth_strides),
             missing_images=self.missing_images,
         )
