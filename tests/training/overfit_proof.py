@@ -74,8 +74,8 @@ def train(options: Options, folder: Path) -> Train:
     sparsedrive_verb(["prepare", "nuscenes", "--root", str(options.root), "--splits", str(splits), "--out", str(data)])
     sparsedrive_verb(["anchors", "--data", str(data), "--split", SPLIT, "--preset", "tiny", "--out", str(anchors)])
     verb = Train(
-        preset="tiny", data=data, split=SPLIT, out=folder / "run", anchors=anchors, missing_images="skip", no_augment=True, batch=1, parts=1,
-        epochs=options.epochs, rate=options.rate, save_every=200, workers=1, cpu=True,
+        preset="tiny", data=data, split=SPLIT, out=folder / "run", anchors=anchors, missing_images="skip", no_augment=True, batch=1,
+        parts=1, epochs=options.epochs, rate=options.rate, save_every=200, workers=1, cpu=True,
     )  # fmt: skip
     verb.run()
     return verb
