@@ -154,7 +154,8 @@ class Train(BaseVerb):
         if self.rate is not None:
             chosen = replace(chosen, optimiser=replace(chosen.optimiser, rate=self.rate))
         epochs = chosen.epochs if self.epochs is None else self.epochs
-        return replace(chosen, epochs=epochs, ema_decay=chosen.ema_decay if self.ema is None else self.ema), notes
+        parts, ema_decay = chosen.parts if self.parts is None else self.parts, chosen.ema_decay if self.ema is None else self.ema
+        return replace(chosen, epochs=epochs, parts=parts, ema_decay=ema_decay), notes
 
     def load_config(self) -> "LoadConfig":
         """How frames become the preset's input and targets."""
@@ -186,7 +187,7 @@ class Train(BaseVerb):
 
         return make_loader(
             data, self.split, self.load_config(), training=True, batch_size=batch // processes, workers=self.workers, rank=rank,
-            world_size=processes, seed=self.seed, parts=self.recipe()[0].parts if self.parts is None else self.parts,
+            world_size=processes, seed=self.seed, parts=self.recipe()[0].parts,
         )  # fmt: skip
 
     def start(self, model: "SparseDrive") -> list[str]:

@@ -54,16 +54,21 @@ def sparsedrive_small_stage2() -> SparseDriveConfig:
     )
 
 
-def _base(small: SparseDriveConfig) -> SparseDriveConfig:
+def _larger(config: SparseDriveConfig, name: str, describe: str) -> SparseDriveConfig:
+    """The size of a paper's larger model (ResNet-101, 512 x 1408), without public weights."""
     return replace(
-        small,
-        name=small.name.replace("small", "base"),
-        describe=small.describe.replace("SparseDrive-S", "SparseDrive-B").replace("ResNet-50, 256 x 704", "ResNet-101, 512 x 1408")
-        + "; the paper's larger model, no public weights",
+        config,
+        name=name,
+        describe=describe,
         public_weights=False,
         image_wh_px=(1408, 512),
         encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=101)),
     )
+
+
+def _base(small: SparseDriveConfig) -> SparseDriveConfig:
+    describe = small.describe.replace("SparseDrive-S", "SparseDrive-B").replace("ResNet-50, 256 x 704", "ResNet-101, 512 x 1408")
+    return _larger(small, small.name.replace("small", "base"), describe + "; the paper's larger model, no public weights")
 
 
 def sparsedrive_base_stage1() -> SparseDriveConfig:
@@ -141,15 +146,8 @@ def sparse4d_v3_r50() -> SparseDriveConfig:
 def sparse4d_v3_r101() -> SparseDriveConfig:
     """Sparse4D v3 of the paper (ResNet-101, 512 x 1408). No public weights, so headings are not swapped."""
     v3 = sparse4d_v3_r50()
-    return replace(
-        v3,
-        name="sparse4d_v3_r101",
-        describe="Sparse4D v3: detection and tracking (ResNet-101, 512 x 1408); no public weights",
-        public_weights=False,
-        image_wh_px=(1408, 512),
-        encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=101)),
-        detection=replace(v3.detection, kind=BoxKind()),
-    )
+    describe = "Sparse4D v3: detection and tracking (ResNet-101, 512 x 1408); no public weights"
+    return replace(_larger(v3, "sparse4d_v3_r101", describe), detection=replace(v3.detection, kind=BoxKind()))
 
 
 def sparse4d_v3_vov99() -> SparseDriveConfig:
@@ -185,14 +183,7 @@ def sparse4d_v2_r50() -> SparseDriveConfig:
 
 def sparse4d_v2_r101() -> SparseDriveConfig:
     """Sparse4D v2 of the paper (ResNet-101, 512 x 1408). No public weights."""
-    return replace(
-        sparse4d_v2_r50(),
-        name="sparse4d_v2_r101",
-        describe="Sparse4D v2: detection (ResNet-101, 512 x 1408); no public weights",
-        public_weights=False,
-        image_wh_px=(1408, 512),
-        encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=101)),
-    )
+    return _larger(sparse4d_v2_r50(), "sparse4d_v2_r101", "Sparse4D v2: detection (ResNet-101, 512 x 1408); no public weights")
 
 
 def _sparse4d_v1(name: str, num_past: int, describe: str) -> SparseDriveConfig:
