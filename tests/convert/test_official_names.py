@@ -2,8 +2,8 @@ import json
 
 import pytest
 import torch
-from sources import golden_folder
 
+from sources import golden_folder
 from sparsedrive.config import preset, presets
 from sparsedrive.convert.checkpoint import from_official_names, to_official_names
 from sparsedrive.convert.sparsedrive import key_table, official_constants, official_name, own_constants

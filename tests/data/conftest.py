@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sources import golden_folder
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from sources import SUBSET
 
 UNIT = re.compile(

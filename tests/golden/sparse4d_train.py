@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sparse4d import EXACT, Arrays, golden_config, golden_frame, golden_model, recorded_features
 from torch import Tensor
-from unit_losses import targets_of
 
+from sparse4d import EXACT, Arrays, golden_config, golden_frame, golden_model, recorded_features
 from sparsedrive.geometry import box_state
 from sparsedrive.losses.criterion import CriterionConfig, compute_losses
 from sparsedrive.losses.denoising import DenoisingDraws, noised_queries
@@ -31,6 +30,7 @@ from sparsedrive.structures import (
     ParityOptions,
     take_rows,
 )
+from unit_losses import targets_of
 
 BATCH, FRAMES, CAMERAS = 2, 2, 6
 LEVEL_HW = ((64, 176), (32, 88), (16, 44))

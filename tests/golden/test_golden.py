@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dump
 import numpy as np
 import pytest
 import torch
-from sources import SUBSET, golden_folder, input_rules
 
+import dump
 import sparsedrive
+from sources import SUBSET, golden_folder, input_rules
 
 FOLDER = golden_folder()
 EVAL_FILES = sorted([*(FOLDER / "sparsedrive").glob("eval_stage*.npz"), *(FOLDER / "sparse4d").glob("v*_eval.npz")])

@@ -8,7 +8,6 @@ from types import ModuleType
 import numpy as np
 import torch
 from torch import Tensor, nn
-from unit_losses import map_targets_of, pairs, targets_of
 
 import sparsedrive
 from sparsedrive.convert.sparsedrive import key_table, official_name
@@ -17,6 +16,7 @@ from sparsedrive.models.resnet import Bottleneck
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.ops.published_order import published_order
 from sparsedrive.structures import FrameTargets, FutureTargets, ParityOptions
+from unit_losses import map_targets_of, pairs, targets_of
 
 Arrays = dict[str, np.ndarray]
 LOSS_NAMES = {

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from sources import input_rules
 from torch import Tensor
 
+from sources import input_rules
 from sparsedrive.decoding import corners_inside, decode_boxes, decode_polylines, select_plan
 from sparsedrive.decoding.plan_selection import rescored_logits
 from sparsedrive.losses.depth import dense_depth_loss

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from sources import input_rules
 from torch import Tensor, nn
 
+from sources import input_rules
 from sparsedrive.geometry import box_state, camera, polyline
 from sparsedrive.layers.embed import sine_embedding
 from sparsedrive.layers.keypoints import BoxKeyPoints, PolylineKeyPoints

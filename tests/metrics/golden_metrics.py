@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import golden_folder
 
+from sources import golden_folder
 from sparsedrive.metrics.mapping import MapLines
 from sparsedrive.metrics.planning import FutureObjects, PlanFrames
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sources import golden_folder
 
+from sources import golden_folder
 from sparsedrive.metrics.records import BoxRecords, GroundTruth, KeyFrames
 from sparsedrive.structures import DETECTION_CLASSES
 

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from sources import golden_folder
 from torch import Tensor
 
+from sources import golden_folder
 from sparsedrive.ops import deformable_aggregation, sigmoid_focal_loss
 from sparsedrive.ops.backends import Kernel
 from sparsedrive.ops.deformable_aggregation.samples import Sample, random_sample

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import golden_folder
 
+from sources import golden_folder
 from sparsedrive.ops import backend_report, use_backend
 
 ROOT = Path(__file__).parents[2]
