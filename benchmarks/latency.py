@@ -1,11 +1,13 @@
 """Frame time of a preset by stage, for several sampling backends in one run, with each one's peak memory.
 
-    python benchmarks/latency.py                                       # sparsedrive_small_stage2, reference and visible
-    python benchmarks/latency.py --preset tiny --frames 20 --backends visible
+    python benchmarks/latency.py                                       # sparsedrive_small_stage2 on every backend of a CPU
+    python benchmarks/latency.py --preset sparse4d_v3_r50 --frames 20 --backends reference auto
 
-Every backend runs in its own process (so that its peak memory is its own), in turn and `--rounds` times (so that a change of the
-machine's speed hits all of them); stage times are medians over warm frames. Random weights of the size of trained ones: the work
-does not depend on their values, except that key points fall where they fall.
+The first backend is what the others are compared with: "reference" (masked grid_sample, all cameras) is the time without any kernel of
+ours, and the last of the usual list the one that runs when nothing is said ("auto" is another name for it). Every backend runs in its
+own process (so that its peak memory is its own), in turn and `--rounds` times (so that a change of the machine's speed hits all of them);
+stage times are medians over warm frames. Random weights of the size of trained ones: the work does not depend on their values, except
+that key points fall where they fall.
 """
 
 import json
@@ -27,10 +29,10 @@ from torch import nn
 import sparsedrive
 from sparsedrive.decoding import decode
 from sparsedrive.geometry import se3
-from sparsedrive.ops import use_backend
+from sparsedrive.ops import backend_report, use_backend
 from sparsedrive.structures import NUSCENES_CAMERAS, CameraRig, Frame
 
-STAGES = ("encoder", "detection", "map", "motion+plan", "decode", "frame")
+OP = "deformable_aggregation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,9 @@ class Arguments:
     """Frame time of a preset by stage."""
 
     preset: str = "sparsedrive_small_stage2"
-    """A preset with all stages."""
-    backends: tuple[str, ...] = ("reference", "visible")
-    """Sampling backends, see `sparsedrive doctor`."""
+    """A preset, with whatever stages it has."""
+    backends: tuple[str, ...] = ()
+    """Sampling backends, see `sparsedrive doctor`; by default the reference and all that are made for speed, the best last."""
     frames: int = 3
     """Warm frames a process measures, after one cold frame that is not counted."""
     rounds: int = 2
@@ -106,10 +108,10 @@ def measure(arguments: Arguments, backend: str) -> dict[str, float]:
     """Median seconds of each stage on this process's warm frames, and the peak memory in GB."""
     torch.set_num_threads(arguments.threads)
     model = sparsedrive.load(arguments.preset)
-    stages = {"encoder": model.image_encoder, "detection": model.detection, "map": model.map}
-    clock = StageClock(stages | ({"motion+plan": model.planner} if model.planner is not None else {}))
+    stages = {"encoder": model.image_encoder, "detection": model.detection, "map": model.map, "motion+plan": model.planner}
+    clock = StageClock({name: module for name, module in stages.items() if module is not None})
     state, rows = None, []
-    with use_backend(backend, op="deformable_aggregation"):
+    with use_backend(backend, op=OP):
         for index in range(arguments.frames + 1):
             frame = make_frame(model.config.image_wh_px, index)
             start = time.perf_counter()
@@ -118,8 +120,14 @@ def measure(arguments: Arguments, backend: str) -> dict[str, float]:
             decode(predictions, frame.command)
             end = time.perf_counter()
             rows.append(clock.seconds | {"decode": end - middle, "frame": end - start})
-    medians = {name: statistics.median(row.get(name, 0.0) for row in rows[1:]) for name in STAGES}
+    medians = {name: statistics.median(row[name] for row in rows[1:]) for name in rows[-1]}
     return medians | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+
+
+def usual_backends() -> tuple[str, ...]:
+    """What runs on a CPU and is made for speed, the best last; the reference before all."""
+    rows = [row for row in backend_report() if row.op == OP and row.available and row.backend in ("cpp", "visible")]
+    return ("reference", *(row.backend for row in sorted(rows, key=lambda row: row.active_for_cpu)))
 
 
 def main() -> None:
@@ -128,20 +136,22 @@ def main() -> None:
     if arguments.worker:
         print(json.dumps(measure(arguments, arguments.worker)))
         return
-    runs: dict[str, list[dict[str, float]]] = {backend: [] for backend in arguments.backends}
+    backends = arguments.backends or usual_backends()
+    runs: dict[str, list[dict[str, float]]] = {backend: [] for backend in backends}
     console = Console(stderr=True)
-    for backend in track([b for _ in range(arguments.rounds) for b in arguments.backends], "measuring", console=console):
+    for backend in track([b for _ in range(arguments.rounds) for b in backends], "measuring", console=console):
         command = [sys.executable, *sys.argv, "--worker", backend]
-        runs[backend].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+        runs[backend].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]))
+    medians = {b: {k: statistics.median(run[k] for run in rows) for k in rows[0]} for b, rows in runs.items()}
+    stages = [name for name in medians[backends[0]] if name != "peak_gb"]
     table = Table(
         title=f"{arguments.preset}, {arguments.threads} threads, {platform.processor() or platform.machine()}, torch {torch.__version__}"
     )
-    for column in ("backend", *(f"{name} [s]" for name in STAGES), "peak [GB]", f"frame / {arguments.backends[0]}"):
+    for column in ("backend", *(f"{name} [s]" for name in stages), "peak [GB]", f"frame / {backends[0]}"):
         table.add_column(column, justify="right")
-    medians = {b: {k: statistics.median(run[k] for run in rows) for k in rows[0]} for b, rows in runs.items()}
     for backend, row in medians.items():
-        ratio = row["frame"] / medians[arguments.backends[0]]["frame"]
-        table.add_row(backend, *(f"{row[name]:.3f}" for name in STAGES), f"{row['peak_gb']:.2f}", f"{ratio:.3f}")
+        ratio = row["frame"] / medians[backends[0]]["frame"]
+        table.add_row(backend, *(f"{row[name]:.3f}" for name in stages), f"{row['peak_gb']:.2f}", f"{ratio:.3f}")
     Console(width=140).print(table)
 
 

@@ -1,8 +1,11 @@
-"""Where there is no GPU, Triton's kernels run in its interpreter. It decides when it is imported, so this comes before every test."""
+"""What tests say about themselves, at the end of the log."""
 
-import os
+import pytest
 
-import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each `record_property("log", ...)`: for what ran in another process, or was measured."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, text in report.user_properties:
+            if name == "log":
+                terminalreporter.write_line(f"{report.nodeid}: {text}")

@@ -1,4 +1,4 @@
-"""The C++ kernel of deformable aggregation: against the reference at every edge, on every instruction set, the same bits on any threads."""
+"""The C++ kernels: against the references at every edge, on every instruction set, the same bits on any number of threads."""
 
 import importlib
 import itertools
@@ -7,14 +7,16 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import kernel_checks as checks
 import pytest
 import torch
 
-from sparsedrive.ops import backend_report, backends, deformable_aggregation, native_library
+from sparsedrive.ops import backend_report, backends, deformable_aggregation, native_library, sigmoid_focal_loss
 from sparsedrive.ops._define import define_op
 from sparsedrive.ops.deformable_aggregation.samples import Sample, random_sample
 
 cpp, reference = (importlib.import_module(f"sparsedrive.ops.deformable_aggregation.{name}") for name in ("cpp", "reference"))
+focal = importlib.import_module("sparsedrive.ops.sigmoid_focal_loss.cpp")
 needs_library = pytest.mark.skipif(isinstance(native_library.library(), str), reason=str(native_library.library()))
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 """Largest error over largest value, beside the same numbers in float64: sums are rounded once."""
@@ -103,10 +105,11 @@ def test_reason_is_shown_and_raised():
 
 @needs_library
 def test_is_the_default_on_a_cpu_only():
-    assert backends.find_kernel("deformable_aggregation", "auto", "cpu").backend == "cpp"
-    assert backends.find_kernel("deformable_aggregation", "auto", "cuda").backend != "cpp"
-    with pytest.raises(ValueError, match="backend 'cpp' does not run on 'cuda' tensors"):
-        backends.choose("deformable_aggregation", "cpp", "cuda")
+    for op in ("deformable_aggregation", "sigmoid_focal_loss"):
+        assert backends.find_kernel(op, "auto", "cpu").backend == "cpp"
+        assert backends.find_kernel(op, "auto", "cuda").backend != "cpp"
+        with pytest.raises(ValueError, match="backend 'cpp' does not run on 'cuda' tensors"):
+            backends.choose(op, "cpp", "cuda")
 
 
 # ---- the same numbers
@@ -130,7 +133,7 @@ def test_is_the_default_on_a_cpu_only():
     ids=["12_a_group", "32_a_group", "8_a_group", "1_a_group", "one_camera", "8_cameras", "odd_levels", "bands"],
 )
 def test_agrees_with_the_reference(sizes, dtype, isa, monkeypatch):
-    monkeypatch.setattr(cpp, "WIDEST_ISA", isa)
+    monkeypatch.setattr(native_library, "WIDEST_ISA", isa)
     sample = random_sample(dtype=dtype, **sizes)
     assert_agrees(sample, TOLERANCE[dtype])
 
@@ -209,3 +212,72 @@ def test_calls_from_several_python_threads():
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             assert all(map(same_bits, pool.map(value_and_grads, samples), want))
+
+
+# ---- sigmoid focal loss
+
+
+@needs_library
+@pytest.mark.parametrize("isa", [0, 1, 2])
+@pytest.mark.parametrize("clamp_log", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_focal_loss_agrees_with_the_reference(dtype, gamma, clamp_log, isa, monkeypatch):
+    monkeypatch.setattr(native_library, "WIDEST_ISA", isa)
+    checks.assert_focal_agrees(focal, dtype, gamma, clamp_log)
+
+
+@needs_library
+@pytest.mark.parametrize("isa", [0, 1, 2])
+@pytest.mark.parametrize(("gamma", "relative"), [(2.0, 7e-7), (1.5, 3e-6)])
+def test_focal_loss_keeps_its_digits(gamma, relative, isa, monkeypatch):
+    """Polynomials of our own: from where everything underflows to where it would overflow, beside float64."""
+    monkeypatch.setattr(native_library, "WIDEST_ISA", isa)
+    logits = torch.cat([torch.linspace(-110, 110, 40_001), torch.tensor([1e-30, 0.0, -0.0, 1e30, -1e30])])[:, None]
+    for target in (0, -1):
+        labels = torch.full((len(logits),), target)
+        got = focal.forward(logits, labels, 0.25, gamma, False)
+        want = sigmoid_focal_loss(logits.double(), labels, gamma=gamma, backend="reference")
+        assert ((got.double() - want).abs() <= relative * want + 1e-30).all()
+
+
+@needs_library
+@pytest.mark.parametrize("clamp_log", [False, True])
+def test_focal_loss_of_inf_and_nan(clamp_log):
+    """A NaN stays one, and alone; certainty costs nothing when right, and without the clamp everything when wrong."""
+    logits = torch.tensor([[torch.nan, torch.inf, -torch.inf, 1.0]])
+    loss = focal.forward(logits, torch.tensor([1]), 0.25, 2.0, clamp_log)
+    assert loss[0, 0].isnan() and loss[0, 1] == 0 and loss[0, 2] == 0 and loss[0, 3].isfinite()
+    wrong = focal.forward(logits, torch.tensor([2]), 0.25, 2.0, clamp_log)
+    assert wrong[0, 1:3].isinf().all() or (clamp_log and (wrong[0, 1:3] > 20).all())
+    (grad,) = focal.backward(torch.ones(1, 4), logits, torch.tensor([1]), 0.25, 2.0, clamp_log, [True])
+    assert grad[0, 0].isnan() and grad[0, 3].isfinite()
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (9001, 10), (3, 0), (0, 3)])
+def test_focal_loss_of_any_shape_has_the_same_bits_on_any_number_of_threads(shape, dtype, threads):
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(shape, generator=generator)).to(dtype)
+    target = torch.randint(-1, shape[1] + 1, shape[:1], generator=generator)
+    grad = torch.randn(shape, generator=generator).to(dtype)
+    threads(1)
+    want = [focal.forward(logits, target, 0.25, 2.0, False), *focal.backward(grad, logits, target, 0.25, 2.0, False, [True])]
+    reference_loss = sigmoid_focal_loss(logits.double(), target, backend="reference")
+    torch.testing.assert_close(want[0].double(), reference_loss, rtol=TOLERANCE[dtype], atol=1e-6)
+    for number in (1, 2, 3, 16):
+        threads(number)
+        again = [focal.forward(logits, target, 0.25, 2.0, False), *focal.backward(grad, logits, target, 0.25, 2.0, False, [True])]
+        assert same_bits(again, want)
+
+
+@needs_library
+def test_focal_loss_takes_every_kind_of_target():
+    logits = torch.linspace(-3, 3, 300 * 4).view(300, 4)
+    target = torch.arange(300) % 5
+    want = focal.forward(logits, target, 0.25, 2.0, False)
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        assert torch.equal(focal.forward(logits, target.to(dtype), 0.25, 2.0, False), want)
+    far = torch.full((300,), 2**40)  # background, not an address
+    assert torch.equal(focal.forward(logits, far, 0.25, 2.0, False), focal.forward(logits, far * 0 - 1, 0.25, 2.0, False))

@@ -136,8 +136,9 @@ def test_gradcheck(backend):
         {"level_hw": (1, 9, 7, 1, 3, 5, 2, 2), "groups": 1},
         {"groups": 12},
         {"channels": 5, "groups": 5, "anchors": 33},
+        {"channels": 33, "groups": 3, "cameras": 8},
     ],
-    ids=["plain", "single", "one_pixel", "odd_levels", "group_a_channel", "odd_channels"],
+    ids=["plain", "single", "one_pixel", "odd_levels", "group_a_channel", "odd_channels", "odd_8_cameras"],
 )
 def test_agrees_with_reference(sizes, dtype):
     output = both(random_sample(dtype=dtype, **sizes), TOLERANCE[dtype])[0]

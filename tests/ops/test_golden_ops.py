@@ -10,23 +10,21 @@ from sparsedrive.ops import backend_report, use_backend
 
 ROOT = Path(__file__).parents[2]
 UNIT = golden_folder() / "sparsedrive" / "unit.npz"
+PUBLISHED = ("deformable_aggregation", "sigmoid_focal_loss")
 pytestmark = pytest.mark.skipif(not UNIT.exists(), reason=f"no golden file {UNIT}; name its folder in SPARSEDRIVE_GOLDEN")
 
 
 # those of a GPU are held against the same arrays in test_cuda_backend.py, test_triton_backend.py and test_gpu_ops.py
 ELSEWHERE = ("ordered", "cuda", "triton")
-SAMPLING = [
-    row.backend for row in backend_report() if row.op == "deformable_aggregation" and row.available and row.backend not in ELSEWHERE
-]
+CHOICES = [(row.op, row.backend) for row in backend_report() if row.available and row.backend not in ELSEWHERE]
 
 
-@pytest.mark.parametrize("backend", ["auto", *SAMPLING])
-def test_agrees_with_the_published_ops(backend, monkeypatch):
+@pytest.mark.parametrize(("op", "backend"), [(None, "auto"), *(choice for choice in CHOICES if choice[0] in PUBLISHED)])
+def test_agrees_with_the_published_ops(op, backend, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "golden"))
     import unit_ops
 
-    only = None if backend in ("auto", "reference") else "deformable_aggregation"  # the focal loss has not the others
-    with np.load(UNIT, allow_pickle=False) as golden, use_backend(backend, op=only):
+    with np.load(UNIT, allow_pickle=False) as golden, use_backend(backend, op=op):
         built = unit_ops.build(golden)
         assert len(built) == 22
         for key, ours in built.items():

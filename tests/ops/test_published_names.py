@@ -68,6 +68,8 @@ def test_same_numbers_and_gradients():
         ({"feature_maps": torch.zeros(2, 122, 12)}, r"feature_maps: expected \[B, 123, D\] for 3 cameras .* got \[2, 122, 12\]"),
         ({"spatial_shape": torch.zeros(3, 2, dtype=torch.int64)}, r"spatial_shape: expected \[C, L, 2\], got \[3, 2\]"),
         ({"scale_start_index": torch.tensor([[0, 35], [41, 76], [82, 200]])}, r"scale_start_index: expected .* got .*200"),
+        ({"scale_start_index": torch.tensor([[-1, 35], [41, 76], [82, 117]])}, r"scale_start_index: expected .* got .*-1"),
+        ({"scale_start_index": torch.tensor([[0, 35], [41, 76]])}, r"scale_start_index: expected .* got "),
     ],
 )
 def test_errors(change, message):

@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-from sparsedrive.ops import sigmoid_focal_loss
+from sparsedrive.ops import backend_report, sigmoid_focal_loss
 
-BACKENDS = ("reference", "closed_form")
+FAST = tuple(
+    row.backend for row in backend_report() if row.op == "sigmoid_focal_loss" and row.backend in ("cpp", "closed_form") and row.available
+)
+BACKENDS = ("reference", *FAST)
 LOG_FLT_MIN = math.log(1.1754943508222875e-38)
 
 
@@ -80,24 +83,51 @@ def test_wrong_and_saturated(backend):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("clamp_log", [False, True])
-def test_half_precision_is_rounded_once(dtype, clamp_log):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_precision_is_rounded_once(backend, dtype, clamp_log):
     logits, target = sample(dtype=dtype)
-    loss = sigmoid_focal_loss(logits, target, clamp_log=clamp_log)
+    loss = sigmoid_focal_loss(logits, target, clamp_log=clamp_log, backend=backend)
     assert loss.dtype == dtype
-    torch.testing.assert_close(loss, sigmoid_focal_loss(logits.float(), target, clamp_log=clamp_log).to(dtype), rtol=0, atol=0)
+    whole = sigmoid_focal_loss(logits.float(), target, clamp_log=clamp_log, backend=backend)
+    torch.testing.assert_close(loss, whole.to(dtype), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("clamp_log", [False, True])
-def test_empty_and_non_contiguous(clamp_log):
-    empty = sigmoid_focal_loss(torch.zeros(0, 4, requires_grad=True), torch.zeros(0, dtype=torch.int64), clamp_log=clamp_log)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_empty_and_non_contiguous(backend, clamp_log):
+    empty = sigmoid_focal_loss(
+        torch.zeros(0, 4, requires_grad=True), torch.zeros(0, dtype=torch.int64), clamp_log=clamp_log, backend=backend
+    )
     assert empty.shape == (0, 4)
     empty.sum().backward()
     logits, target = sample()
     strided = logits.t().contiguous().t()
     assert not strided.is_contiguous()
-    torch.testing.assert_close(
-        sigmoid_focal_loss(strided, target, clamp_log=clamp_log), sigmoid_focal_loss(logits, target, clamp_log=clamp_log)
-    )
+    results = []
+    for leaf in (strided.requires_grad_(), logits.requires_grad_()):
+        loss = sigmoid_focal_loss(leaf, target, clamp_log=clamp_log, backend=backend)
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaf, torch.ones((), dtype=torch.float64).expand_as(loss))))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("clamp_log", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_same_bits_every_time_and_nothing_uninitialised(backend, clamp_log):
+    logits, target = sample(rows=700, dtype=torch.float32)
+
+    def results():
+        leaf = logits.clone().requires_grad_()
+        loss = sigmoid_focal_loss(leaf, target, clamp_log=clamp_log, backend=backend)
+        return loss.detach(), torch.autograd.grad(loss.square().sum(), leaf)[0]
+
+    first = results()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()  # every torch.empty is now full of NaN
+        again = [results() for _ in range(4)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for run in again for a, b in zip(run, first, strict=True))
 
 
 @pytest.mark.parametrize("clamp_log", [False, True])
@@ -142,12 +172,13 @@ def test_errors(arguments, options, message):
 
 @pytest.mark.parametrize("clamp_log", [False, True])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_closed_form_equals_the_reference(clamp_log, gamma):
+@pytest.mark.parametrize("backend", FAST)
+def test_fast_equals_the_reference(backend, clamp_log, gamma):
     logits, target = sample(rows=40, scale=8.0)
     grads, losses = [], []
-    for backend in ("closed_form", "reference"):
+    for name in (backend, "reference"):
         leaf = logits.clone().requires_grad_()
-        loss = sigmoid_focal_loss(leaf, target, alpha=0.3, gamma=gamma, clamp_log=clamp_log, backend=backend)
+        loss = sigmoid_focal_loss(leaf, target, alpha=0.3, gamma=gamma, clamp_log=clamp_log, backend=name)
         losses.append(loss.detach())
         grads.append(torch.autograd.grad((loss * torch.arange(1, 5)).sum(), leaf)[0])
     torch.testing.assert_close(*losses)
@@ -155,11 +186,12 @@ def test_closed_form_equals_the_reference(clamp_log, gamma):
 
 
 @pytest.mark.parametrize("clamp_log", [False, True])
-def test_opcheck(clamp_log):
+@pytest.mark.parametrize("backend", ["auto", *FAST])
+def test_opcheck(backend, clamp_log):
     logits, target = sample(dtype=torch.float32)
     strided = logits.t().contiguous().t()
     for leaf in (logits.requires_grad_(), strided.requires_grad_()):
-        torch.library.opcheck(torch.ops.sparsedrive.sigmoid_focal_loss.default, (leaf, target, 0.25, 2.0, clamp_log, "auto"))
+        torch.library.opcheck(torch.ops.sparsedrive.sigmoid_focal_loss.default, (leaf, target, 0.25, 2.0, clamp_log, backend))
 
 
 def test_is_one_node_of_an_exported_program():

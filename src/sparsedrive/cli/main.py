@@ -19,6 +19,7 @@ from sparsedrive.cli.doctor import Doctor
 from sparsedrive.cli.eval import Eval
 from sparsedrive.cli.prepare import Prepare
 from sparsedrive.cli.presets import Presets
+from sparsedrive.cli.robustness import Robustness
 from sparsedrive.cli.stream import Stream
 from sparsedrive.cli.train import Train
 from sparsedrive.cli.view import View
@@ -48,6 +49,7 @@ VERBS: dict[str, type[BaseVerb]] = {
     "train": Train,
     "eval": Eval,
     "compare": Compare,
+    "robustness": Robustness,
     "view": View,
     "convert": Convert,
     "prepare": Prepare,

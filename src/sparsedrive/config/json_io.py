@@ -6,6 +6,13 @@ from typing import Any
 
 from sparsedrive.layers.grid_mask import GridMaskConfig
 from sparsedrive.models.box_head import BoxKind
+from sparsedrive.models.completion.config import (
+    CompletionConfig,
+    GuidedConfig,
+    PublishedQuirks,
+    ReconstructionConfig,
+    TemporalConfig,
+)
 from sparsedrive.models.decoder_layer import LayerConfig
 from sparsedrive.models.depth_head import DepthHeadConfig
 from sparsedrive.models.efficientnet import EfficientNetLite0Config
@@ -25,20 +32,25 @@ CLASSES = {
     cls.__name__: cls
     for cls in (
         BoxKind,
+        CompletionConfig,
         DecoderConfig,
         DenoisingConfig,
         DepthHeadConfig,
         EfficientNetLite0Config,
         FPNConfig,
         GridMaskConfig,
+        GuidedConfig,
         HistoryConfig,
         ImageEncoderConfig,
         LayerConfig,
         ParityOptions,
         PlannerConfig,
         PolylineKind,
+        PublishedQuirks,
+        ReconstructionConfig,
         ResNetConfig,
         SparseDriveConfig,
+        TemporalConfig,
         VoVNetConfig,
     )
 }

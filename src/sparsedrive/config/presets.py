@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sparsedrive.models.box_head import BoxKind
+from sparsedrive.models.completion.config import CompletionConfig, ReconstructionConfig, TemporalConfig
 from sparsedrive.models.decoder_layer import LayerConfig
 from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.fpn import FPNConfig
@@ -96,6 +97,7 @@ def tiny() -> SparseDriveConfig:
         describe="All stages, small enough to train on two CPU cores (half-width ResNet-18, 128 x 352)",
         public_weights=False,
         image_wh_px=(352, 128),
+        no_duplicates=True,
         encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=18, width=32), neck=FPNConfig(out_channels=64), grid_mask=None),
         detection=replace(
             small.detection,
@@ -125,6 +127,41 @@ def tiny_pretrained() -> SparseDriveConfig:
         name="tiny_pretrained",
         describe="tiny with EfficientNet-Lite0, to start from the ImageNet weights of sparsedrive[pretrained]",
         encoder=replace(small.encoder, backbone=EfficientNetLite0Config()),
+    )
+
+
+def sparsedrive_small_stage2_completion() -> SparseDriveConfig:
+    """Stage 2 that fills in the features of cameras that fail, from all other cameras and from before (published as V1)."""
+    return replace(
+        sparsedrive_small_stage2(),
+        name="sparsedrive_small_stage2_completion",
+        describe="SparseDrive-S, stage 2, with completion of failed cameras from all cameras (V1); no public weights",
+        public_weights=False,
+        mask_aware=True,
+        completion=CompletionConfig(),
+    )
+
+
+def sparsedrive_small_stage2_completion_v2() -> SparseDriveConfig:
+    """As `sparsedrive_small_stage2_completion`, a failed camera looking at itself in the past and its two neighbours only."""
+    return replace(
+        sparsedrive_small_stage2_completion(),
+        name="sparsedrive_small_stage2_completion_v2",
+        describe="SparseDrive-S, stage 2, with completion of failed cameras from their neighbours (V2); no public weights",
+        completion=CompletionConfig(temporal=TemporalConfig(attention="neighbours")),
+    )
+
+
+def tiny_completion() -> SparseDriveConfig:
+    """`tiny` with the completion of failed cameras: nearer hypotheses too, as its streets are narrow."""
+    return replace(
+        tiny(),
+        name="tiny_completion",
+        describe="tiny with completion of failed cameras",
+        mask_aware=True,
+        completion=CompletionConfig(
+            temporal=TemporalConfig(depths_m=(4.0, 8.0, 16.0, 32.0), kv_downsample=2), reconstruction=ReconstructionConfig(hidden_dim=32)
+        ),
     )
 
 
@@ -255,6 +292,9 @@ PRESETS: dict[str, Callable[[], SparseDriveConfig]] = {
         sparse4d_v3_r50,
         sparse4d_v3_r101,
         sparse4d_v3_vov99,
+        tiny_completion,
+        sparsedrive_small_stage2_completion,
+        sparsedrive_small_stage2_completion_v2,
     )
 }
 

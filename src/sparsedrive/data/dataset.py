@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 
 from sparsedrive.data import pixels
 from sparsedrive.data.augment import Augmentation, AugmentConfig, draw_augmentation, draw_colour
-from sparsedrive.data.failures import FailureSchedule
-from sparsedrive.data.keyed_random import check_seed
+from sparsedrive.data.failure_pictures import damaged, filled
+from sparsedrive.data.failures import CameraFault, FailureSchedule
+from sparsedrive.data.keyed_random import Purpose, check_seed, keyed_rng
 from sparsedrive.data.prepared import PreparedData, PreparedScene
 from sparsedrive.data.preprocess import ImagePreprocess
 from sparsedrive.data.sampler import FrameRequest, FrameRun
@@ -109,13 +110,15 @@ class DrivingDataset(Dataset[LoadedFrame]):
         image_T_camera[:, :3, :3] = intrinsic
         image_T_ego = network_T_image @ (image_T_camera @ scene.camera_T_ego[frame, cameras])
         wh_px = config.preprocess.final_wh_px
-        available = self._available(request, scene, cameras)
+        faults = self._faults(request)
+        available = np.array([not request.padding and (fault is None or not fault.announced) for fault in faults])
+        available &= scene.image_present[frame, cameras]
         depth_m = frame_depth(scene, frame, self._data.root, config.targets, image_T_ego, wh_px)
         seen_depth_m = tuple(np.where(available[:, None, None], level, 0) for level in depth_m)  # nothing to see in a black picture
         targets = frame_targets(scene, frame, config.targets, augmentation.turn_rad, seen_depth_m)
         return LoadedFrame(
             camera_names=config.camera_names,
-            images=self._images(request, scene, cameras, available, augmentation, network_T_image),
+            images=self._images(request, scene, cameras, faults, augmentation, network_T_image),
             image_T_ego=(image_T_ego @ ego_T_turned).astype(np.float32),
             image_wh_px=np.tile(np.array(wh_px, np.float32), (len(cameras), 1)),
             focal_px=(np.hypot(network_T_image[:, 0, 0], network_T_image[:, 1, 0]) * intrinsic[:, 0, 0]).astype(np.float32),
@@ -144,40 +147,55 @@ class DrivingDataset(Dataset[LoadedFrame]):
             return preprocess.network_T_image(wh_px).numpy()
         return augmentation.network_T_image(wh_px, preprocess.final_wh_px)
 
-    def _available(self, request: FrameRequest, scene: PreparedScene, cameras: list[int]) -> np.ndarray:
-        if request.padding:
-            return np.zeros(len(cameras), bool)
-        available = scene.image_present[request.frame, cameras].astype(bool)
-        if self._failures is not None:
-            available &= ~self._failures.failed(request.sequence_id, request.frame, self.config.camera_names)
-        return available
+    def _faults(self, request: FrameRequest) -> tuple[CameraFault | None, ...]:
+        names = self.config.camera_names
+        if self._failures is None:
+            return (None,) * len(names)
+        faults = self._failures.faults(request, names)
+        if len(faults) != len(names):
+            raise ValueError(f"failures: expected an entry for each of {len(names)} cameras {list(names)}, got {len(faults)}")
+        return faults
 
     def _images(
         self,
         request: FrameRequest,
         scene: PreparedScene,
         cameras: list[int],
-        available: np.ndarray,
+        faults: Sequence[CameraFault | None],
         augmentation: Augmentation,
         network_T_image: np.ndarray,
     ) -> np.ndarray:
-        """Network input of all cameras; pictures of cameras that are not available are not read."""
+        """Network input of all cameras; pictures that are not shown are not read."""
         frame, preprocess, augment = request.frame, self.config.preprocess, self.config.augment
         (width, height), mean, std = preprocess.final_wh_px, preprocess.mean_rgb, preprocess.std_rgb
         images = np.empty((len(cameras), 3, height, width), np.float32)
         for index, camera in enumerate(cameras):
-            path, wh_px = self._data.root / scene.image_paths[frame][camera], _wh_px(scene, frame, camera)
-            if not available[index]:
-                images[index] = pixels.black(mean, std)
-            elif augment is None:
-                images[index] = preprocess(cv2.cvtColor(pixels.read_picture(path, wh_px), cv2.COLOR_BGR2RGB)).numpy()
+            fault = faults[index]
+            shown = None if request.padding else _shown_frame(frame, fault)
+            if shown is None or not scene.image_present[shown, camera]:
+                rng = keyed_rng(self._seed, Purpose.FAILURE, request.sequence_id, frame, index)
+                images[index] = filled(fault, rng, mean, std, (width, height))
+                continue
+            path, wh_px = self._data.root / scene.image_paths[shown][camera], _wh_px(scene, shown, camera)
+            if augment is None:
+                bgr = pixels.read_picture(path, wh_px)
+                bgr = bgr if fault is None else damaged(bgr, fault)
+                images[index] = preprocess(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)).numpy()
             else:
                 factor = pixels.reduction(augmentation.scale(wh_px, (width, height)))
                 decoded = pixels.read_picture(path, wh_px, factor, reduced=self.config.reduced_decode)
+                decoded = decoded if fault is None else damaged(decoded, fault)
                 warped = pixels.warp(decoded, factor, network_T_image[index], (width, height))
-                colour = draw_colour(augment.colour, self._seed, request.sequence_id, frame, index) if augment.colour else None
+                colour = draw_colour(augment.colour, self._seed, request.sequence_id, shown, index) if augment.colour else None
                 pixels.colour_and_normalise(warped, colour, mean, std, out=images[index])
         return images
+
+
+def _shown_frame(frame: int, fault: CameraFault | None) -> int | None:
+    """Whose picture a camera delivers at a frame; None if it delivers none."""
+    if fault is None or fault.kind in ("intact", "occlude", "blur", "expose"):
+        return frame
+    return fault.stale_frame if fault.kind == "freeze" else None
 
 
 def usable_runs(scene: PreparedScene, config: LoadConfig) -> list[FrameRun]:

@@ -34,12 +34,14 @@ class FrameRequest:
     """One frame for one slot. A change of `sequence_id` in a slot means: what was remembered is of no use any more.
 
     `padding`: nothing was left for this slot; the frame comes without pictures and without targets, and no result of it counts.
+    `step`: that of training, for what changes in its course; None in evaluation.
     """
 
     scene: str
     frame: int
     sequence_id: int
     padding: bool = False
+    step: int | None = None
 
 
 class Sampler(Protocol):
@@ -114,7 +116,8 @@ class SequenceSampler:
             number = int(order[place])
             sequence = self._sequences[number]
             frame = sequence.stop - int(ends[place]) + at
-            requests.append(FrameRequest(scene=sequence.scene, frame=frame, sequence_id=epoch * len(self._sequences) + number))
+            sequence_id = epoch * len(self._sequences) + number
+            requests.append(FrameRequest(scene=sequence.scene, frame=frame, sequence_id=sequence_id, step=step))
         return requests
 
     def identity(self) -> Mapping[str, int]:

@@ -23,12 +23,27 @@ Average = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def detection_map(section: DetectionSection, frames: FrameIndex) -> SceneParts:
     """mAP of the boxes, as `metrics.detection` averages."""
-    return _mean_over_classes(_binned(section.hits, frames), section.hits, _interpolated_average)
+    return box_hits_map(section.hits, frames)
+
+
+def box_hits_map(hits: ScoredHits, frames: FrameIndex) -> SceneParts:
+    """mAP of boxes over all classes of `hits`."""
+    return _mean_over_classes(_binned(hits, frames), hits, _interpolated_average)
+
+
+def box_map_of_sums(classes: int, thresholds: int) -> Callable[[Float[np.ndarray, "R sums"]], Float[np.ndarray, "R"]]:
+    """How the sums of `box_hits_map` become mAP, for parts that were stored."""
+    return _ap_of_sums((classes, BINS + 1, thresholds + 1), _interpolated_average)
 
 
 def line_map(section: MapSection, frames: FrameIndex) -> SceneParts:
     """mAP of the map lines, as `metrics.mapping` averages."""
-    return _mean_over_classes(_binned(section.hits, frames), section.hits, _area)
+    return line_hits_map(section.hits, frames)
+
+
+def line_hits_map(hits: ScoredHits, frames: FrameIndex) -> SceneParts:
+    """mAP of map lines over all classes of `hits`."""
+    return _mean_over_classes(_binned(hits, frames), hits, _area)
 
 
 def nds(section: DetectionSection, frames: FrameIndex) -> SceneParts:

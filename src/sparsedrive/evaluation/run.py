@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsedrive.data.dataset import LoadConfig
+from sparsedrive.data.failures import FailureSchedule
 from sparsedrive.data.loader import make_loader
 from sparsedrive.data.nuscenes.splits import official_splits
 from sparsedrive.data.prepared import PreparedData
@@ -37,6 +38,7 @@ def predict(
     batch_size: int = 1,
     workers: int = 2,
     allow_missing: bool = False,
+    failures: FailureSchedule | None = None,
     progress: Progress | None = None,
 ) -> PredictionSet:
     """Every scene of a split through the model, frame by frame in order, `batch_size` scenes side by side.
@@ -46,6 +48,7 @@ def predict(
         weights, library: name of the weights' file (None: random) and version of sparsedrive, for the record.
         workers: processes that load pictures.
         allow_missing: take a camera whose picture is not there as failed, instead of stopping.
+        failures: what is wrong with cameras; None for nothing.
 
     `ValueError`: an unknown split, missing pictures, or NaN in what the model says.
     """
@@ -56,7 +59,7 @@ def predict(
         missing_images="black" if allow_missing else "error",
     )
     truth = read_split(data, split)
-    loader = make_loader(data, split, config, training=False, batch_size=batch_size, workers=workers)
+    loader = make_loader(data, split, config, training=False, batch_size=batch_size, workers=workers, failures=failures)
     first = dict(zip(truth.frames.scene_names, truth.first_frame.tolist(), strict=False))
     found: dict[int, FramePredictions] = {}
     session = StreamingSession(model)

@@ -10,13 +10,17 @@ from sparsedrive.ops import deformable_aggregation
 from sparsedrive.ops.published_order import in_published_order
 from sparsedrive.structures import CameraRig, ImageFeatures
 
+MIN_BELIEVED = 0.1
+"""However little is believed, what there is counts at most ten times: behind it may be a single pixel at a picture's border."""
+
 
 class DeformableAggregation(nn.Module):
     """Samples every camera and level at the key points and sums them with predicted weights.
 
     The weights are one softmax over cameras x levels x points for each group of channels, from feature, anchor embedding and an
     embedding of each camera's projection; with `num_cameras` each of so many cameras has weights of its own instead.
-    A point outside a picture gives nothing and keeps its share of the softmax.
+    A point outside a picture gives nothing and keeps its share of the softmax. Where a camera failed and `ImageFeatures.confidence` says
+    so, the share of what is not to be believed goes to all the rest.
     Source: Sparse4D v2 (arXiv:2305.14018, section 3.1), camera embedding as in SparseDrive.
     """
 
@@ -48,9 +52,13 @@ class DeformableAggregation(nn.Module):
     ) -> Float[Tensor, "B N 2D"]:
         """[gathered, feature] side by side (the published "cat" residual)."""
         points = camera.project(self.key_points(state, feature), rig.image_T_ego, rig.image_wh_px)
-        points = points.where(rig.available[:, None, None, :, None], -1.0)  # outside every picture
+        if images.confidence is None:
+            points = points.where(rig.available[:, None, None, :, None], -1.0)  # outside every picture
         weights = self._sampling_weights(feature + embed, rig)
         gathered = deformable_aggregation(images.packed, images.level_hw, points, weights)
+        if images.confidence is not None:
+            believed = believed_share(images.confidence, images.level_hw, points, weights)
+            gathered = (gathered.unflatten(-1, (weights.shape[-1], -1)) / believed[..., None].to(gathered.dtype)).flatten(-2)
         return torch.cat([self.output(gathered), feature], dim=-1)
 
     def _sampling_logits(self, query: Tensor, rig: CameraRig) -> Float[Tensor, "B N C K"]:
@@ -72,3 +80,20 @@ class DeformableAggregation(nn.Module):
             kept = torch.rand_like(weights[..., :1, :, :1]) > self.weight_dropout
             weights = weights * kept / (1 - self.weight_dropout)
         return weights.permute(0, 1, 4, 2, 3, 5)
+
+
+def believed_share(
+    confidence: Float[Tensor, "B C S"],
+    level_hw: tuple[int, ...],
+    points: Float[Tensor, "B N P C 2"],
+    weights: Float[Tensor, "B N P C L G"],
+) -> Float[Tensor, "B N G"]:
+    """Share of the sampling weights that does not fall on pixels nobody believes, at least `MIN_BELIEVED`.
+
+    Features are already multiplied with their confidence; divided by this share, their sum is that of a softmax in which every weight
+    is scaled by the confidence of what it falls on. What falls outside all pictures stays as it is.
+    """
+    doubt = (1 - confidence)[..., None].to(weights.dtype).expand(-1, -1, -1, weights.shape[-1]).contiguous()
+    lost = deformable_aggregation(doubt, level_hw, points.to(weights.dtype), weights)
+    total = weights.sum(dim=(2, 3, 4)).clamp(min=MIN_BELIEVED)  # 1, but for weights dropped in training
+    return (1 - lost / total).clamp(min=MIN_BELIEVED)

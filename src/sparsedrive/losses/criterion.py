@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparsedrive.losses.completion import CompletionLossConfig, CompletionTeacher, completion_losses
 from sparsedrive.losses.denoising import denoising_losses
 from sparsedrive.losses.depth import dense_depth_loss, depth_fit_loss
 from sparsedrive.losses.detection import BoxLossConfig, detection_losses
 from sparsedrive.losses.futures import FutureLossConfig, motion_losses, plan_losses
 from sparsedrive.losses.mapping import LineLossConfig, map_losses
 from sparsedrive.losses.matching import Match, match_boxes, match_lines
+from sparsedrive.losses.objects import ObjectLossConfig, object_losses
 from sparsedrive.structures import Frame, FrameTargets, Predictions
 
 
@@ -22,7 +24,9 @@ class CriterionConfig:
     detection: BoxLossConfig = field(default_factory=BoxLossConfig)
     map: LineLossConfig = field(default_factory=LineLossConfig)
     futures: FutureLossConfig = field(default_factory=FutureLossConfig)
+    completion: CompletionLossConfig = field(default_factory=CompletionLossConfig)
     depth_weight: float = 0.2
+    objects: ObjectLossConfig = field(default_factory=ObjectLossConfig)
     roi_m: tuple[float, float] = (30.0, 60.0)
 
 
@@ -47,13 +51,14 @@ def compute_losses(
     config: CriterionConfig,
     mean_over_processes: Callable[[Tensor], Tensor] = lambda value: value,
     *,
+    teacher: CompletionTeacher | None = None,
     poisoned_match: bool = False,
 ) -> Losses:
     """Losses of one step of B streams.
 
     `mean_over_processes` averages the number of positives (and of known depths and ego status) over all processes, so that many GPUs
     give the gradient of one big batch.
-    `poisoned_match`: see `matching.box_cost`.
+    `teacher`: what failed cameras would have given, for the completion. `poisoned_match`: see `matching.box_cost`.
     """
     named: dict[str, Tensor] = {}
 
@@ -89,4 +94,9 @@ def compute_losses(
         named["depth"] = dense_depth_loss(
             predictions.depth_m, list(targets.depth_m), weight=config.depth_weight, mean_over_processes=mean_over_processes
         )
+    if predictions.objects is not None:
+        classes, geometry = object_losses(predictions.objects, targets.boxes, frame.rig, config.objects, mean_over_processes)
+        named |= {"objects.class": classes, "objects.geometry": geometry}
+    if predictions.completion is not None:
+        named |= completion_losses(predictions.completion, teacher, frame.rig.names, config.completion)
     return Losses(named, tuple(box_matches), tuple(line_matches))

@@ -1,6 +1,6 @@
 """Images of all cameras -> feature pyramid in the layout the sampling op reads."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -50,22 +50,35 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Float[Tensor, "B C 3 H W"], available: Bool[Tensor, "B C"] | None = None) -> ImageFeatures:
         """Features of normalised images. A camera that is not `available` has zero features, whatever its picture holds.
 
+        Pictures of failed cameras are left out of the backbone; compiled and exported programs, whose shapes are fixed, put another
+        camera's in their places.
+
         Errors: ValueError for images or `available` of another shape.
         """
         self._check(images, available)
         batch, cameras = images.shape[:2]
         pictures = images.flatten(0, 1)
-        if available is not None:
-            pictures = _without_failed(pictures, available.flatten())
+        delivered: Tensor | None = None
+        if available is not None and not torch.compiler.is_compiling():
+            delivered = available.flatten().nonzero()[:, 0]
+            if len(delivered) == len(pictures):
+                return self._encode(pictures, batch)
+        if available is not None and (delivered is None or len(delivered) == 0):
+            features = self._encode(_without_failed(pictures, available.flatten()), batch)
+            return replace(features, packed=features.packed.masked_fill(~available[:, :, None, None], 0))
+        if delivered is None:
+            return self._encode(pictures, batch)
+        some = self._encode(pictures[delivered], 1)
+        packed = some.packed.new_zeros(batch * cameras, *some.packed.shape[2:]).index_copy(0, delivered, some.packed[0])
+        return replace(some, packed=packed.unflatten(0, (batch, cameras)))
+
+    def _encode(self, pictures: Float[Tensor, "BC 3 H W"], batch: int) -> ImageFeatures:
         if self.grid_mask is not None:
             pictures = self.grid_mask(pictures)
         # channels last is what the sampling op reads: packing is then a plain copy
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         levels = self.neck(self.backbone(pictures.contiguous(memory_format=memory_format)))
-        features = pack_levels([level.unflatten(0, (batch, cameras)) for level in levels])
-        if available is None:
-            return features
-        return ImageFeatures(packed=features.packed.masked_fill(~available[:, :, None, None], 0), level_hw=features.level_hw)
+        return pack_levels([level.unflatten(0, (batch, -1)) for level in levels])
 
     @staticmethod
     def _check(images: Tensor, available: Tensor | None) -> None:
@@ -85,6 +98,17 @@ def pack_levels(levels: list[Float[Tensor, "B C D H W"]]) -> ImageFeatures:
     """Pyramid levels, finest first, as one tensor: the inverse of `ImageFeatures.level`."""
     packed = torch.cat([level.movedim(2, -1).flatten(2, 3) for level in levels], dim=2)
     return ImageFeatures(packed=packed, level_hw=tuple(size for level in levels for size in level.shape[-2:]))
+
+
+def with_confidence(images: ImageFeatures, available: Bool[Tensor, "B C"]) -> ImageFeatures:
+    """Features in which failed cameras are marked as blank, so that the sampling weights of what they do not show go to the others.
+
+    Without a failed camera `images` as they are.
+    """
+    if not torch.compiler.is_compiling() and bool(available.all()):
+        return images
+    shape = images.packed.shape[:3]
+    return replace(images, confidence=available[:, :, None].to(images.packed.dtype).expand(shape))
 
 
 def _without_failed(pictures: Tensor, available: Tensor) -> Tensor:

@@ -9,8 +9,15 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-INTERFACE = 1
+import torch
+
+INTERFACE = 2
 """Counts changes of the C functions' arguments (`sparsedrive_interface` in library.cpp): an older build must not be called."""
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+"""What the C functions know, by their number for it."""
+WIDEST_ISA = 2
+"""Widest instruction set to use: 0 any machine's, 1 AVX2, 2 AVX-512. What the machine has not is never used."""
 
 _REMEDY = "to build it install a C++17 compiler (g++ or clang++) and install sparsedrive from source again"
 
@@ -19,6 +26,24 @@ _REMEDY = "to build it install a C++17 compiler (g++ or clang++) and install spa
 def library() -> ctypes.CDLL | str:
     """The library, or why there is none."""
     return load(Path(__file__).parent / "native")
+
+
+def why_missing() -> str | None:
+    """Why the library cannot be used; None if it can."""
+    found = library()
+    return found if isinstance(found, str) else None
+
+
+def call(function: str, *arguments: ctypes._SimpleCData | ctypes.Array) -> None:
+    """Run a C function of the library with as many threads as PyTorch has.
+
+    Raises:
+        MemoryError: there was not enough.
+    """
+    found = library()
+    assert not isinstance(found, str), found
+    if getattr(found, function)(*arguments, ctypes.c_int64(torch.get_num_threads()), ctypes.c_int32(WIDEST_ISA)):
+        raise MemoryError(f"{function}: the C++ kernel ran out of memory; use a smaller batch")
 
 
 def load(folder: Path) -> ctypes.CDLL | str:

@@ -49,7 +49,14 @@ class StreamingSession:
         ).to(self.model.detection.anchors.device)
         predictions, self.state = self.model(frame, self.state)
         config, threshold = self.model.config, self.score_threshold
-        return decode(predictions, frame.command, score_threshold=threshold, with_track_ids=config.tracks, parity=config.parity)
+        return decode(
+            predictions,
+            frame.command,
+            score_threshold=threshold,
+            with_track_ids=config.tracks,
+            no_duplicates=config.no_duplicates,
+            parity=config.parity,
+        )
 
     def reset(self) -> None:
         """Forget everything: the next frame starts cold."""

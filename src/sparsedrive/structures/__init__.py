@@ -1,6 +1,7 @@
 """The nouns of the library. Read this package first."""
 
 from sparsedrive.structures._rows import take_rows
+from sparsedrive.structures.completion_memory import CompletionMemory, CompletionPredictions, FailedCameras
 from sparsedrive.structures.denoising import DenoisingConfig, DenoisingMemory, DenoisingQueries, DenoisingTargets
 from sparsedrive.structures.features import ImageFeatures
 from sparsedrive.structures.frame import (
@@ -19,6 +20,7 @@ from sparsedrive.structures.instances import (
     DenoisingPredictions,
     InstancePredictions,
     MotionPredictions,
+    ObjectMap,
     PlanPredictions,
     Predictions,
 )
@@ -29,9 +31,9 @@ from sparsedrive.structures.targets import BoxTargets, FrameTargets, FutureTarge
 
 __all__ = [
     "DETECTION_CLASSES", "EGO_FORWARD_SPEED", "EGO_STATUS_DIM", "MAP_CLASSES", "NUSCENES_CAMERAS",
-    "BoxTargets", "CameraRig", "Command", "DecoderStep", "DenoisingConfig", "DenoisingMemory",
-    "DenoisingPredictions", "DenoisingQueries", "DenoisingTargets", "Detections", "Forecasts", "Frame", "FrameTargets", "FutureTargets",
-    "ImageFeatures", "ImageHistory", "InstanceMemory", "InstancePredictions", "MapElements", "MapTargets", "MotionMemory",
-    "MotionPredictions", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene",
+    "BoxTargets", "CameraRig", "Command", "CompletionMemory", "CompletionPredictions", "DecoderStep", "DenoisingConfig",
+    "DenoisingMemory", "DenoisingPredictions", "DenoisingQueries", "DenoisingTargets", "Detections", "FailedCameras", "Forecasts",
+    "Frame", "FrameTargets", "FutureTargets", "ImageFeatures", "ImageHistory", "InstanceMemory", "InstancePredictions", "MapElements",
+    "MapTargets", "MotionMemory", "MotionPredictions", "ObjectMap", "ParityOptions", "Plan", "PlanPredictions", "Predictions", "Scene",
     "StreamClock", "StreamState", "cat_frames", "cat_states", "check_shapes", "take_rows", "with_available",
 ]  # fmt: skip

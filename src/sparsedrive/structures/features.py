@@ -10,11 +10,14 @@ from sparsedrive.structures._structure import structure
 class ImageFeatures:
     """`packed[b, c]` holds camera c's levels one after the other, each row-major over its pixels, channels last.
 
-    `level_hw` is (H0, W0, H1, W1, ...), S = sum of H*W; the same for every camera.
+    `level_hw` is (H0, W0, H1, W1, ...), S = sum of H*W; the same for every camera. `confidence`: how far each pixel is to be believed, 1
+    where a camera delivered it, 0 where it is blank; features are already multiplied with it. None: whoever reads decides by
+    `CameraRig.available`.
     """
 
     packed: Float[Tensor, "B C S D"]
     level_hw: tuple[int, ...]
+    confidence: Float[Tensor, "B C S"] | None = None
 
     @property
     def num_levels(self) -> int:

@@ -4,6 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsedrive.structures._structure import structure
+from sparsedrive.structures.completion_memory import CompletionPredictions
 from sparsedrive.structures.denoising import DenoisingTargets
 
 
@@ -72,11 +73,29 @@ class PlanPredictions:
 
 
 @structure
+class ObjectMap:
+    """What every pixel of one pyramid level shows: class, and where the object is (read only in training).
+
+    `geometry`: from the pixel to the projected centre in pixels of the level (right, down); log of the depth a camera of 100 px focal
+    length would see it at; logs of length, width, height; sine and cosine of its yaw against the direction from the ego origin to it.
+    """
+
+    class_logits: Float[Tensor, "B C H W K"]
+    geometry: Float[Tensor, "B C H W 8"]
+    level: int
+
+
+@structure
 class Predictions:
-    """Everything a SparseDrive step predicts, undecoded: what losses and decoders read. Absent stages are `None`."""
+    """Everything a SparseDrive step predicts, undecoded: what losses and decoders read. Absent stages are `None`.
+
+    `completion` is there only where a camera failed.
+    """
 
     detection: InstancePredictions
     map: InstancePredictions | None
     motion: MotionPredictions | None
     plan: PlanPredictions | None
     depth_m: list[Float[Tensor, "BC 1 H W"]] | None
+    completion: CompletionPredictions | None = None
+    objects: list[ObjectMap] | None = None

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sparsedrive.structures._structure import structure
+from sparsedrive.structures.completion_memory import CompletionMemory
 from sparsedrive.structures.denoising import DenoisingMemory
 
 
@@ -78,6 +79,7 @@ class StreamState:
     detection: InstanceMemory
     map: InstanceMemory | None
     motion: MotionMemory | None
+    completion: CompletionMemory | None = None
 
     def reset_where(self, mask: Bool[Tensor, "B"]) -> "StreamState":
         """The streams where `mask` is True forget everything: their next frame starts cold."""

@@ -24,6 +24,7 @@ from sparsedrive.training.config import TrainConfig
 from sparsedrive.training.guard import Culprit, TrainingError, bad_inputs, bad_losses, bad_truth, first_bad_module
 from sparsedrive.training.logs import RunLog
 from sparsedrive.training.optimiser import make_optimiser, set_rate
+from sparsedrive.training.teacher import completion_teacher
 
 CHECKPOINTS = "checkpoints"
 FIRST_SCALE = 32.0  # of the loss in float16, as published
@@ -150,8 +151,10 @@ class Trainer:
         last = part == self.config.accumulation - 1
         before = self.states[part]
         with nullcontext() if last else self.accelerator.no_sync(self.model):
-            predictions, state = self.model(frame, before, denoising=queries, true_boxes=targets.boxes)
-            losses = compute_losses(predictions, frame, targets, self.config.criterion, self._mean_over_processes)
+            truth = {"true_boxes": targets.boxes, "true_way_m": targets.futures.ego_m}
+            predictions, state = self.model(frame, before, denoising=queries, **truth)
+            teacher = completion_teacher(self.plain_model, frame) if predictions.completion is not None else None
+            losses = compute_losses(predictions, frame, targets, self.config.criterion, self._mean_over_processes, teacher=teacher)
             self._stop_unless_finite(losses, part, frame, targets, queries)
             self.accelerator.backward(losses.total / self.config.accumulation)
         self.states[part] = state.detach()

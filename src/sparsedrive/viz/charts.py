@@ -14,7 +14,7 @@ from sparsedrive.viz.style import Colour, mix
 
 WIDTH_PX, HEIGHT_PX = 380, 250
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 52, 14, 30, 42
-LEGEND_ROW_PX, CHAR_PX, NAMED_ROW_PX, NAMES_PX = 15, 6.1, 21, 122
+LEGEND_ROW_PX, CHAR_PX, NAMED_ROW_PX, NAMES_PX, STRIP_PX = 15, 6.1, 21, 122, 38
 FEW_BINS, MANY_BINS, MANY_VALUES = 12, 25, 2000
 PATH_HEIGHT_PX, PATH_MARGIN = 360, 1.0
 INK, FAINT, FRAME = "#1d2430", "#e6e9ef", "#9aa4b2"
@@ -72,24 +72,30 @@ def path_chart(title: str, lines: Sequence[Line], x: str, y: str) -> str:
 
 
 def histogram(title: str, groups: Mapping[str, Float[np.ndarray, "N"]], colours: Sequence[Colour], x: Axis) -> str:
-    """Share of each group's values in every bin, as outlines. The last bin holds all that is larger; unknown values do not count.
+    """A strip a group, one above the other: share of the group's values in every bin, to one scale. Unknown values do not count.
 
-    The axis ends where 98 % of all values have ended, unless `x.high` says otherwise. The legend
-    gives the numbers of values; groups without any are left out.
+    The axis ends where 98 % of all values have ended, unless `x.high` says otherwise; the last bin holds all that is larger. Beside a
+    strip stands its number of values; groups without any are left out.
     """
     groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
+    drawn = [(name, values, colour) for (name, values), colour in zip(groups.items(), colours, strict=False) if len(values)]
     every = np.concatenate([*groups.values(), np.zeros(0)])
     low = 0.0 if x.low is None else x.low
     high = x.high if x.high is not None else (float(np.percentile(every, 98)) if len(every) else 1.0)
     high = high if high > low else low + 1.0
     edges = np.linspace(low, high, (FEW_BINS if len(every) < MANY_VALUES else MANY_BINS) + 1)
-    lines = []
-    for (name, values), colour in zip(groups.items(), colours, strict=False):
-        if len(values):
-            share = 100.0 * np.histogram(np.clip(values, low, high), edges)[0] / len(values)
-            outline = np.repeat(share, 2)
-            lines.append(Line(name=f"{name} ({len(values)})", x=np.repeat(edges, 2)[1:-1], y=outline, colour=colour))
-    return line_chart(title, lines, Axis(label=x.label, low=low, high=high), Axis(label="share of each group [%]", low=0.0))
+    shares = [100.0 * np.histogram(np.clip(values, low, high), edges)[0] / len(values) for _, values, _ in drawn]
+    top = 1.08 * max((float(share.max()) for share in shares), default=1.0)
+    rows = max(len(drawn), 1)
+    height_px = TOP_PX + BOTTOM_PX + STRIP_PX * rows
+    across, strips = Axis(label=x.label, low=low, high=high), Axis(label="", low=0.0, high=float(rows))
+    plot = _Plot.around(across, strips, [], [], left_px=NAMES_PX, height_px=height_px)
+    parts = [
+        _strip(plot, Line(name=f"{name} ({len(values)})", x=edges, y=share / top, colour=colour), rows - row - 1, (name, f"{len(values)}"))
+        for row, ((name, values, colour), share) in enumerate(zip(drawn, shares, strict=True))
+    ]
+    scale = _share_mark(plot, top, rows) if drawn else ""
+    return _svg(title, plot, x.label, "", scale + "".join(parts), [], rows_named=True)
 
 
 def spread_chart(title: str, groups: Mapping[str, Float[np.ndarray, "N"]], colours: Sequence[Colour], x: Axis) -> str:
@@ -173,6 +179,26 @@ def _drawn_line(plot: _Plot, line: Line, known: np.ndarray) -> str:
             points = " ".join(f"{x[row]:.1f},{y[row]:.1f}" for row in rows)
             pieces.append(f'<polyline points="{points}" fill="none" stroke-width="1.8" stroke-linejoin="round" {style}/>')
     return f"<g><title>{escape(line.name)}</title>{''.join(pieces)}</g>" if pieces else ""
+
+
+def _strip(plot: _Plot, bars: Line, base: int, label: tuple[str, str]) -> str:
+    """Bars of heights `y` between edges `x`, on the line `base`, with two lines of text at the left."""
+    outline = Line(name=bars.name, x=np.repeat(bars.x, 2)[1:-1], y=base + np.repeat(bars.y, 2), colour=bars.colour)
+    corners = " ".join(f"L{x:.1f},{y:.1f}" for x, y in zip(plot.x_px(outline.x), plot.y_px(outline.y), strict=True))
+    left, right, bottom = plot.left_px, WIDTH_PX - RIGHT_PX, float(plot.y_px(base))
+    fill = f'<path d="M{left},{bottom:.1f} {corners} L{right},{bottom:.1f} Z" fill="{_hex(bars.colour)}" fill-opacity="0.35"/>'
+    floor = f'<line x1="{left}" x2="{right}" y1="{bottom:.1f}" y2="{bottom:.1f}" stroke="{FRAME}"/>'
+    middle = float(plot.y_px(base + 0.5))
+    names = "".join(_text(left - 8, middle + y, text, anchor="end") for y, text in zip((-3, 11), label, strict=True))
+    return fill + floor + _drawn_line(plot, outline, np.full(len(outline.x), True)) + names
+
+
+def _share_mark(plot: _Plot, top: float, rows: int) -> str:
+    """A round share of the strips' scale, as a line across each of them, named at the top left."""
+    share, right = float(ticks(0.0, top, 2)[-1]), WIDTH_PX - RIGHT_PX
+    heights = [float(plot.y_px(row + share / top)) for row in range(rows)]
+    lines = [f'<line x1="{plot.left_px}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{FRAME}" stroke-dasharray="2 3"/>' for y in heights]
+    return "".join(lines) + _text(plot.left_px - 8, 18, f"dotted: {share:g} %", anchor="end")
 
 
 def _svg(

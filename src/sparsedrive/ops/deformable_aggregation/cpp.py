@@ -10,17 +10,8 @@ import torch
 from torch import Tensor
 
 from sparsedrive.ops import native_library
+from sparsedrive.ops.cuda_library import integers, pointers
 from sparsedrive.ops.deformable_aggregation.reference import compute_dtype
-
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
-WIDEST_ISA = 2
-"""Widest instruction set to use: 0 any machine's, 1 AVX2, 2 AVX-512. What the machine has not is never used."""
-
-
-def why_missing() -> str | None:
-    """Why the library cannot be used; None if it can."""
-    found = native_library.library()
-    return found if isinstance(found, str) else None
 
 
 def forward(packed: Tensor, level_hw: list[int], points: Tensor, weights: Tensor) -> Tensor:
@@ -42,7 +33,7 @@ def backward(grad: Tensor, packed: Tensor, level_hw: list[int], points: Tensor, 
 
 
 def _features(packed: Tensor) -> Tensor:
-    return (packed if packed.dtype in DTYPES else packed.float()).detach().contiguous()
+    return (packed if packed.dtype in native_library.DTYPES else packed.float()).detach().contiguous()
 
 
 def _numbers(tensor: Tensor, packed: Tensor) -> Tensor:
@@ -51,17 +42,10 @@ def _numbers(tensor: Tensor, packed: Tensor) -> Tensor:
 
 def _call(level_hw: list[int], inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor | None, results: tuple[Tensor | None, ...]) -> None:
     """Run the C function on contiguous tensors; it fills those of `results` (output and the three gradients) that are there."""
-    packed, _, weights = inputs
+    packed, points, weights = inputs
     if all(value is None or value.numel() == 0 for value in results):
         return
-    batch, cameras, pixels, channels = packed.shape
-    anchors, per_anchor, levels, groups = weights.shape[1], weights.shape[2], *weights.shape[4:]
-    numbers = (batch, cameras, pixels, channels, anchors, per_anchor, levels, groups)
-    sizes, level_sizes = (ctypes.c_int64 * 8)(*numbers), (ctypes.c_int64 * len(level_hw))(*level_hw)
-    data = (ctypes.c_void_p * 8)(*(None if value is None else value.data_ptr() for value in (*inputs, grad, *results)))
-    library = native_library.library()
-    assert not isinstance(library, str), library
-    threads = ctypes.c_int64(torch.get_num_threads())
-    failed = library.sparsedrive_deformable_aggregation(DTYPES[packed.dtype], sizes, level_sizes, data, threads, WIDEST_ISA)
-    if failed:
-        raise MemoryError("deformable_aggregation: the C++ kernel ran out of memory; use fewer anchors or a smaller batch")
+    dtype = ctypes.c_int32(native_library.DTYPES[packed.dtype])
+    sizes = integers([*packed.shape, *points.shape[1:3], *weights.shape[4:]])
+    data = pointers(*inputs, grad, *results)
+    native_library.call("sparsedrive_deformable_aggregation", dtype, sizes, integers(level_hw), data)

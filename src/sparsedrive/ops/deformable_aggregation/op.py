@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sparsedrive.ops import cuda_library, triton_backend
+from sparsedrive.ops import cuda_library, native_library, triton_backend
 from sparsedrive.ops._define import define_op
 from sparsedrive.ops.backends import Kernel
 from sparsedrive.ops.deformable_aggregation import cpp, cuda, ordered, visible
@@ -59,5 +59,5 @@ run = define_op(
     differentiable=(0, 2, 3),
     fake=_fake,
     kernels=KERNELS,
-    missing={"cpp": cpp.why_missing(), "cuda": cuda_library.why_missing(), "triton": triton_backend.why_missing()},
+    missing={"cpp": native_library.why_missing(), "cuda": cuda_library.why_missing(), "triton": triton_backend.why_missing()},
 )

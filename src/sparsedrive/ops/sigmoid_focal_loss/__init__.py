@@ -31,8 +31,8 @@ def sigmoid_focal_loss(
         gamma: how strongly easy elements are played down, >= 0.
         clamp_log: take log(max(p, 1.18e-38)) of a sigmoid rounded to the dtype, and the gradient formula to go with it, as the CUDA
             kernel of mmcv does. Differs from the exact form only for elements that are wrong by a logit of more than about 16.
-        backend: "reference", "closed_form", "triton" or "cuda" (on a GPU), or None for the `use_backend` context or else the
-            best for the device.
+        backend: "reference", "closed_form", "cpp" (on a CPU), "triton" or "cuda" (on a GPU), or None for the `use_backend`
+            context or else the best for the device.
 
     Raises:
         ValueError: an argument does not fit, or the backend cannot run.

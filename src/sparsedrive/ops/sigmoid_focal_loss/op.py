@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsedrive.ops import cuda_library, triton_backend
+from sparsedrive.ops import cuda_library, native_library, triton_backend
 from sparsedrive.ops._define import define_op
 from sparsedrive.ops.backends import Kernel
-from sparsedrive.ops.sigmoid_focal_loss import cuda, reference
+from sparsedrive.ops.sigmoid_focal_loss import cpp, cuda, reference
 
 NAME = "sigmoid_focal_loss"
 _TRITON = "sparsedrive.ops.sigmoid_focal_loss.triton_kernels"
@@ -40,6 +40,13 @@ def backward(grad: Tensor, logits: Tensor, target: Tensor, alpha: float, gamma: 
 
 KERNELS = (
     Kernel(
+        backend="cpp",
+        devices=("cpu",),
+        note="one pass each way, in C++",
+        forward=cpp.forward,
+        backward=cpp.backward,
+    ),
+    Kernel(
         backend="cuda",
         devices=("cuda",),
         note="one kernel each way, in CUDA C++",
@@ -68,5 +75,5 @@ run = define_op(
     differentiable=(0,),
     fake=lambda logits, target, alpha, gamma, clamp_log: torch.empty_like(logits),
     kernels=KERNELS,
-    missing={"cuda": cuda_library.why_missing(), "triton": triton_backend.why_missing()},
+    missing={"cpp": native_library.why_missing(), "cuda": cuda_library.why_missing(), "triton": triton_backend.why_missing()},
 )

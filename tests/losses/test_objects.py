@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+from loss_samples import box_targets
+
+from sparsedrive.losses.objects import NOTHING, ObjectLossConfig, object_losses, object_targets
+from sparsedrive.models.image_encoder import pack_levels
+from sparsedrive.models.object_head import GEOMETRY_DIM, ObjectHeadConfig
+from sparsedrive.structures import CameraRig, ObjectMap
+
+WIDTH_PX, HEIGHT_PX, FOCAL_PX, CELL_PX = 160, 64, 100.0, 8
+IMAGE_T_CAMERA = torch.tensor([[FOCAL_PX, 0, 80.0, 0], [0, FOCAL_PX, 32.0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+AHEAD_T_EGO = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # looks along ego y; camera x right, y down
+BEHIND_T_EGO = torch.tensor([[-1.0, 0, 0, 0], [0, 0, -1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+
+
+def rig(available: tuple[bool, bool] = (True, True)) -> CameraRig:
+    return CameraRig(
+        image_T_ego=torch.stack([IMAGE_T_CAMERA @ AHEAD_T_EGO, IMAGE_T_CAMERA @ BEHIND_T_EGO])[None],
+        image_wh_px=torch.tensor([[[WIDTH_PX, HEIGHT_PX]] * 2], dtype=torch.float32),
+        focal_px=torch.full((1, 2), FOCAL_PX),
+        available=torch.tensor([available]),
+        names=("CAM_FRONT", "CAM_BACK"),
+    )
+
+
+def empty_map() -> ObjectMap:
+    shape = (1, 2, HEIGHT_PX // CELL_PX, WIDTH_PX // CELL_PX)
+    return ObjectMap(class_logits=torch.zeros(*shape, 10), geometry=torch.zeros(*shape, GEOMETRY_DIM), level=1)
+
+
+def box(x_m: float, y_m: float, yaw_rad: float = 0.0) -> list[float]:
+    return [x_m, y_m, 0.0, 4.0, 2.0, 1.6, yaw_rad, 0.0, 0.0, 0.0]
+
+
+def test_the_pixels_about_a_projected_centre_know_class_distance_size_and_heading():
+    boxes = box_targets(torch.tensor([[box(1.0, 10.0, yaw_rad=0.7)]]), torch.tensor([[3]]))
+    found = object_targets(empty_map(), boxes, rig(), core=0.6)
+    # 10 m ahead, 1 m to the right: pixel (90, 32) = cell (11.25, 4.0); half the outline is 20 x 8 px, its core 1.5 x 0.6 cells
+    shown = (found.label[0] == 3).nonzero().tolist()
+    assert shown == [[0, 3, 10], [0, 3, 11], [0, 4, 10], [0, 4, 11]]
+    assert (found.label == NOTHING).sum() == found.label.numel() - 4
+    turn = 0.7 - math.atan2(10.0, 1.0)
+    expected = torch.tensor([0.75, 0.5, math.log(10), math.log(4), math.log(2), math.log(1.6), math.sin(turn), math.cos(turn)])
+    torch.testing.assert_close(found.geometry[0, 0, 3, 10], expected)
+
+
+def test_the_nearer_of_two_objects_is_shown_and_hidden_or_padding_ones_are_not():
+    boxes = box_targets(torch.tensor([[box(0.0, 20.0), box(0.0, 10.0), box(0.0, 5.0), box(0.0, 4.0)]]), torch.tensor([[1, 2, 3, 4]]))
+    boxes.lidar_returns[0, 2] = 0
+    boxes.valid[0, 3] = False
+    found = object_targets(empty_map(), boxes, rig(), core=0.6).label
+    assert set(found.unique().tolist()) == {NOTHING, 2}
+
+
+def test_every_camera_shows_what_is_before_it():
+    boxes = box_targets(torch.tensor([[box(0.0, 10.0), box(0.0, -10.0)]]), torch.tensor([[1, 2]]))
+    found = object_targets(empty_map(), boxes, rig(), core=0.6).label
+    assert set(found[0, 0].unique().tolist()) == {NOTHING, 1} and set(found[0, 1].unique().tolist()) == {NOTHING, 2}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_frames_without_objects_have_no_geometry_loss_and_finite_gradients(count):
+    boxes = box_targets(torch.zeros(1, count, 10), torch.zeros(1, count, dtype=torch.int64))
+    boxes.valid[:] = False
+    each = empty_map()
+    each.class_logits.requires_grad_(), each.geometry.requires_grad_()
+    classes, geometry = object_losses([each], boxes, rig())
+    (classes + geometry).backward()
+    assert geometry == 0 and classes > 0
+    assert each.class_logits.grad.isfinite().all() and each.class_logits.grad.abs().sum() > 0
+
+
+def test_a_perfect_map_costs_nothing_and_failed_cameras_do_not_count():
+    boxes = box_targets(torch.tensor([[box(0.0, 10.0), box(0.0, -12.0)]]), torch.tensor([[1, 2]]))
+    found = object_targets(empty_map(), boxes, rig(), ObjectLossConfig().core)
+    logits = torch.full((*found.label.shape, 10), -20.0)
+    logits.scatter_(-1, found.label.clamp(min=0)[..., None], torch.where(found.label == NOTHING, -20.0, 20.0)[..., None])
+    perfect = ObjectMap(class_logits=logits, geometry=found.geometry, level=1)
+    assert sum(object_losses([perfect], boxes, rig())) < 1e-6
+    wrong_behind = ObjectMap(class_logits=logits.clone(), geometry=found.geometry.clone(), level=1)
+    wrong_behind.class_logits[0, 1] *= -1
+    wrong_behind.geometry[0, 1] += 1
+    assert sum(object_losses([wrong_behind], boxes, rig((True, False)))) < 1e-6
+    assert sum(object_losses([wrong_behind], boxes, rig())) > 1
+
+
+def test_the_head_reads_the_levels_it_was_told_to():
+    draw = torch.Generator().manual_seed(0)
+    features = pack_levels([torch.randn(2, 3, 16, *size, generator=draw) for size in ((8, 12), (4, 6), (2, 3), (1, 2))])
+    maps = ObjectHeadConfig(levels=(1, 3)).build(16)(features)
+    assert [(each.level, tuple(each.class_logits.shape), tuple(each.geometry.shape)) for each in maps] == [
+        (1, (2, 3, 4, 6, 10), (2, 3, 4, 6, 8)),
+        (3, (2, 3, 1, 2, 10), (2, 3, 1, 2, 8)),
+    ]
+    assert maps[0].class_logits.sigmoid().mean() < 0.1
+    with pytest.raises(ValueError, match="more than 4 feature levels, got 4"):
+        ObjectHeadConfig(levels=(4,)).build(16)(features)
+    with pytest.raises(ValueError, match=r"levels.*got \(\)"):
+        ObjectHeadConfig(levels=())
