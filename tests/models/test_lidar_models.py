@@ -142,6 +142,9 @@ def test_segmentation_answers_for_every_point(network):
     order = torch.randperm(600, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(model(points[order], batch[order]), logits[order])
     torch.testing.assert_close(model(points[batch == 0]), logits[batch == 0])
+    assert model(points[:0], batch[:0]).shape == (0, 3)
+    with pytest.raises(ValueError, match="finite places"):
+        model(torch.full((1, 4), float("nan")))
     with pytest.raises(ValueError, match=r"expected \[N, 4\]"):
         model(points[:, :3])
     scaled = LidarSegmentationConfig(network=network, voxel_m=0.5, unet=NARROW, feature_scale=(0.0, 0.0, 0.0, 1.0)).build().eval()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources import golden_folder
-from sparsedrive.ops.hash_query import count_rows, fnv_hash, hash_query, lookup_coords, reference
+from sparsedrive.ops.hash_query import count_rows, fnv_hash, hash_query, lookup_coords, reference, unique_coords
 
 STORED = golden_folder() / "sparseconv" / "point_voxel_ops_ts_cpu.npz"
 INT32 = torch.iinfo(torch.int32)
@@ -27,8 +27,17 @@ def test_lookup_is_that_of_a_dictionary(coords, queries):
     assert torch.equal(lookup_coords(rows(queries), rows(coords)), expected)
 
 
+@given(small)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_unique_rows_are_sorted_and_numbered(coords):
+    for made, expected in zip(unique_coords(rows(coords)), reference.unique_coords(rows(coords)), strict=True):
+        assert torch.equal(made, expected) and made.dtype == expected.dtype
+
+
 def test_coordinates_at_both_ends_of_int32_are_told_apart():
     far = [(0, INT32.min, INT32.max, 0), (0, INT32.max, INT32.min, 0), (5, INT32.max, INT32.max, INT32.max), (0, 0, 0, 0)]
+    assert torch.equal(unique_coords(rows([*far, *far]))[0], rows(sorted(far)))
+    assert unique_coords(rows([*far, *far]))[1].tolist() == [sorted(far).index(row) for row in [*far, *far]]
     queries = rows([far[2], far[3], far[0], far[1], (0, INT32.min, INT32.min, 0), (5, INT32.max, INT32.max, INT32.max - 1)])
     assert lookup_coords(queries, rows(far)).tolist() == [2, 3, 0, 1, -1, -1]
 
@@ -75,6 +84,7 @@ def test_rows_are_counted():
     [
         (lambda: lookup_coords(torch.zeros(3, 4), rows([])), r"queries: expected integers"),
         (lambda: lookup_coords(rows([]), torch.zeros(3, 3, dtype=torch.int32)), r"D columns"),
+        (lambda: unique_coords(torch.zeros(4, dtype=torch.int32)), r"expected \[N, D\]"),
         (lambda: hash_query(torch.tensor([1]), torch.tensor([[1]])), r"keys: expected \[M\]"),
         (lambda: fnv_hash(torch.zeros(3, 3, dtype=torch.int32)), r"expected \[N, 4\]"),
         (lambda: fnv_hash(rows([]), rows([])), r"offsets: expected \[K, 3\]"),

@@ -36,7 +36,9 @@ def values(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Te
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def sample(cells: int = 60, channels: tuple[int, int] = (5, 6), dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sample(
+    cells: int = 60, channels: tuple[int, int] = (5, 6), dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Arguments of a strided convolution, more outputs than inputs."""
     coords = random_cells(cells)
     bounds = torch.tensor([[0, 0, 0], [4, 3, 3]])

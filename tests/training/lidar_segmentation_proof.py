@@ -100,12 +100,12 @@ def unions(counts: Tensor) -> Tensor:
 
 
 def train(model: LidarSegmentation, sweeps: list[Sweep], watched: list[Sweep], options: Options) -> list[tuple[int, float, float]]:
-    """Step, loss (mean since the last row) and mIoU of the watched sweeps, 16 times over the run. The rate falls with the time left."""
+    """Step, loss (mean since the last row) and mIoU of the watched sweeps, up to 16 times. The rate falls with the time left."""
     shares = torch.bincount(torch.cat([label for _, label in sweeps]), minlength=CLASSES).double()
     weight = (shares.sum() / shares.clamp(min=1)).sqrt().clamp(max=50).float()
     optimiser = torch.optim.AdamW(model.parameters(), options.rate, weight_decay=0.01)
     generator, rows, losses = torch.Generator().manual_seed(options.seed), [], []
-    begun, step = time.monotonic(), 0
+    begun, step, parts = time.monotonic(), 0, min(16, math.ceil(options.minutes))
     while (part := (time.monotonic() - begun) / (60 * options.minutes)) < 1:
         chosen = torch.randint(len(sweeps), (options.batch,), generator=generator).tolist()
         points, batch, label = collated([varied(sweeps[number], generator) for number in chosen])
@@ -117,7 +117,7 @@ def train(model: LidarSegmentation, sweeps: list[Sweep], watched: list[Sweep], o
         optimiser.step()
         losses.append(loss.item())
         step += 1
-        if part * 16 > len(rows):
+        if part * parts > len(rows):
             rows.append((step, float(np.mean(losses)), float(unions(confusion(model, watched)).nanmean())))
             print(f"step {step}, {60 * part * options.minutes:.0f} s: loss {rows[-1][1]:.3f}, watched mIoU {rows[-1][2]:.3f}", flush=True)
             losses = []

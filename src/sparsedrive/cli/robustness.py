@@ -94,14 +94,15 @@ class Robustness(BaseVerb):
         result = RobustnessResult.load(self.result) if self.result is not None else self._run_model()
         for note in result.header.notes:
             print_warning(note)
-        page = write_page(result, self.out / PAGE_FILE, plain=plain, baselines=baselines)
+        compared = [gains(result, baseline) for baseline in baselines]
+        page = write_page(result, self.out / PAGE_FILE, plain=plain, compared=compared)
         with whole_file(self.out / MATRIX_FILE) as partial:
             partial.write_text(matrix_picture(result, plain), encoding="utf-8")
         console = out()
         console.width = max(console.width, PIPE_WIDTH)
         console.print(_kept(result))
-        for baseline in baselines:
-            console.print(_gain(gains(result, baseline)))
+        for found in compared:
+            console.print(_gain(found))
         written = {"result": self.result or self.out / RESULT_FILE, "report": page, "matrix": self.out / MATRIX_FILE}
         console.print("\n".join(f"{name:8} {path}" for name, path in written.items()), markup=False)
         return 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsedrive.data.prepared import whole_file
 from sparsedrive.evaluation.html import Row, charts, details, number, page, paragraph, percent, section, table
-from sparsedrive.evaluation.robustness_compare import Gains, gains
+from sparsedrive.evaluation.robustness_compare import Gains
 from sparsedrive.evaluation.robustness_matrix import matrix_picture
 from sparsedrive.evaluation.robustness_results import (
     MEASURES,
@@ -43,33 +43,28 @@ ABOUT_PLAN = (
 
 
 def write_page(
-    result: RobustnessResult,
-    path: Path | str,
-    *,
-    plain: RobustnessResult | None = None,
-    baselines: Sequence[RobustnessResult] = (),
+    result: RobustnessResult, path: Path | str, *, plain: RobustnessResult | None = None, compared: Sequence[Gains] = ()
 ) -> Path:
     """Write the page.
 
     Args:
         plain: the model without any measure against failures; adds retention of its clean score, and mCE.
-        baselines: models to compare with, for example one with camera dropout only.
+        compared: what the model gains over others.
 
-    `ValueError`: a result of other frames or other lists.
+    `ValueError`: `plain` is of other frames or other lists.
     """
     path = Path(path)
-    text = page_html(result, plain=plain, baselines=baselines)
+    text = page_html(result, plain=plain, compared=compared)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
 
 
-def page_html(result: RobustnessResult, *, plain: RobustnessResult | None = None, baselines: Sequence[RobustnessResult] = ()) -> str:
+def page_html(result: RobustnessResult, *, plain: RobustnessResult | None = None, compared: Sequence[Gains] = ()) -> str:
     """The page as text; see `write_page`."""
     if plain is not None:
         check_comparable(result, plain)
-    compared = [gains(result, baseline) for baseline in baselines]
     parts = [("matrix", "What is kept", _matrix_section(result, plain))]
     if compared:
         parts.append(("gain", "Gain", section("gain", "Gain", paragraph(ABOUT_GAIN), *map(gain_table, compared))))

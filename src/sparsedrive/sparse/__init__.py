@@ -8,7 +8,7 @@ from sparsedrive.sparse.norm import BatchNorm, GroupNorm, InstanceNorm, SyncBatc
 from sparsedrive.sparse.pool import AvgPool3d, GlobalAvgPool, GlobalMaxPool, MaxPool3d
 from sparsedrive.sparse.quantize import sparse_collate, sparse_quantize
 from sparsedrive.sparse.tensor import SparseTensor, cat, generative_add
-from sparsedrive.sparse.tune import apply_configs, tune
+from sparsedrive.sparse.tuning import apply_configs, tune
 
 __all__ = [
     "AvgPool3d",

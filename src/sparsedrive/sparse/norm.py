@@ -28,9 +28,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         """`module` with every sparse BatchNorm replaced by a SyncBatchNorm of the same weights, and dense ones by PyTorch's."""
         if isinstance(module, BatchNorm):
             sync = cls(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats, process_group)
-            sync.load_state_dict(module.state_dict())
             first = next(module.parameters(), next(module.buffers(), torch.empty(0)))
-            return sync.to(first.device, first.dtype).train(module.training)
+            sync.to(first.device, first.dtype).load_state_dict(module.state_dict())
+            return sync.train(module.training)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             return nn.SyncBatchNorm.convert_sync_batchnorm(module, process_group)
         for name, child in module.named_children():

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparsedrive.ops.hash_query import lookup_coords
+from sparsedrive.ops.hash_query import lookup_coords, unique_coords
 from sparsedrive.ops.voxelize import CORNERS, devoxelize, trilinear_weights, voxel_mean
 from sparsedrive.sparse.points import PointTensor
 from sparsedrive.sparse.tensor import Range, SparseTensor
@@ -41,7 +41,7 @@ def initial_voxelize(points: PointTensor, spatial_range: Range | None = None) ->
     place = points.coords.detach().floor()
     if not bool((place.abs() < 2**31).all()):
         raise ValueError("initial_voxelize: expected finite places within int32 cells, got others; remove these points")
-    coords, cell = torch.unique(place.int(), dim=0, return_inverse=True)
+    coords, cell = unique_coords(place.int())
     return SparseTensor(coords=coords, feats=voxel_mean(points.feats, cell, len(coords)), spatial_range=spatial_range), cell
 
 

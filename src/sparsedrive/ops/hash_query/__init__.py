@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparsedrive.ops.hash_query import sorted_search
 
-__all__ = ["count_rows", "fnv_hash", "hash_query", "lookup_coords"]
+__all__ = ["count_rows", "fnv_hash", "hash_query", "lookup_coords", "unique_coords"]
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -30,6 +30,20 @@ def lookup_coords(queries: Int[Tensor, "*batch D"], coords: Int[Tensor, "M D"]) 
         )  # fmt: skip
     _check_device("lookup_coords.coords", coords, queries)
     return sorted_search.lookup_coords(queries, coords)
+
+
+def unique_coords(coords: Int[Tensor, "N D"]) -> tuple[Int[Tensor, "M D"], Int[Tensor, "N"]]:
+    """Every row once, sorted by the first column, then the second and so on; and for each row its place among them.
+
+    What `torch.unique(coords, dim=0, return_inverse=True)` gives, several times as fast.
+
+    Raises:
+        ValueError: not integers, or not two dimensions.
+    """
+    _check_integers("unique_coords.coords", coords)
+    if coords.dim() != 2 or coords.shape[1] < 1:
+        raise _error("unique_coords.coords", "[N, D]", list(coords.shape), "give one row a coordinate")
+    return sorted_search.unique_coords(coords)
 
 
 def hash_query(queries: Int[Tensor, "*shape"], keys: Int[Tensor, "M"]) -> Int[Tensor, "*shape"]:

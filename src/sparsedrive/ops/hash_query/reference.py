@@ -17,6 +17,14 @@ def lookup_coords(queries: Int[Tensor, "*batch D"], coords: Int[Tensor, "M D"]) 
     return torch.tensor(found, dtype=torch.int64, device=queries.device).reshape(queries.shape[:-1])
 
 
+def unique_coords(coords: Int[Tensor, "N D"]) -> tuple[Int[Tensor, "M D"], Int[Tensor, "N"]]:
+    """See the public function."""
+    rows = sorted(set(map(tuple, coords.tolist())))
+    number = {row: place for place, row in enumerate(rows)}
+    inverse = torch.tensor([number[tuple(row)] for row in coords.tolist()], dtype=torch.int64, device=coords.device)
+    return torch.tensor(rows, dtype=coords.dtype, device=coords.device).reshape(-1, coords.shape[1]), inverse
+
+
 def hash_query(queries: Int[Tensor, "*shape"], keys: Int[Tensor, "M"]) -> Int[Tensor, "*shape"]:
     """See the public function."""
     return lookup_coords(queries[..., None], keys[:, None])

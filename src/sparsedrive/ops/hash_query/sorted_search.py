@@ -15,15 +15,35 @@ def lookup_coords(queries: Int[Tensor, "*batch D"], coords: Int[Tensor, "M D"]) 
         return torch.full(queries.shape[:-1], -1, dtype=torch.int64, device=queries.device)
     coords, queries = coords.long(), queries.long()
     low, high = coords.amin(0), coords.amax(0)
-    extent = high - low + 1
-    if float(extent.double().prod()) > KEY_SPACE:
+    if _too_far(low, high):
         return _lookup_ranked(queries, coords)
-    keys, wanted = (coords - low)[:, 0], (queries - low)[..., 0]
-    for column in range(1, coords.shape[1]):
-        keys = keys * extent[column] + (coords - low)[:, column]
-        wanted = wanted * extent[column] + (queries - low)[..., column]
-    inside = ((queries >= low) & (queries <= high)).all(-1)
-    return torch.where(inside, hash_query(wanted, keys), -1)
+    found = hash_query(_keys(queries, low, high), _keys(coords, low, high))
+    return torch.where(((queries >= low) & (queries <= high)).all(-1), found, -1)
+
+
+def unique_coords(coords: Int[Tensor, "N D"]) -> tuple[Int[Tensor, "M D"], Int[Tensor, "N"]]:
+    """See the public function. Numbers are sorted several times as fast as rows."""
+    if not len(coords):
+        return coords, torch.zeros(0, dtype=torch.int64, device=coords.device)
+    wide = coords.long()
+    low, high = wide.amin(0), wide.amax(0)
+    if _too_far(low, high):
+        return torch.unique(coords, dim=0, return_inverse=True)
+    keys, number = torch.unique(_keys(wide, low, high), return_inverse=True)
+    row = torch.empty_like(keys).scatter_(0, number, torch.arange(len(coords), device=coords.device))
+    return coords[row], number
+
+
+def _too_far(low: Int[Tensor, "D"], high: Int[Tensor, "D"]) -> bool:
+    return float((high - low + 1).double().prod()) > KEY_SPACE
+
+
+def _keys(coords: Int[Tensor, "*batch D"], low: Int[Tensor, "D"], high: Int[Tensor, "D"]) -> Int[Tensor, "*batch"]:
+    """One number for each row between `low` and `high`, in the order of the rows."""
+    key = (coords - low)[..., 0]
+    for column in range(1, coords.shape[-1]):
+        key = key * (high - low + 1)[column] + (coords - low)[..., column]
+    return key
 
 
 def _lookup_ranked(queries: Tensor, coords: Tensor) -> Tensor:
