@@ -12,6 +12,7 @@ from sparsedrive.convert.sparsedrive import key_table, official_constants, offic
 from sparsedrive.models.sparsedrive import SparseDriveConfig
 from sparsedrive.structures import DenoisingConfig
 
+COMPLETION = ["tiny_completion", "sparsedrive_small_stage2_completion", "sparsedrive_small_stage2_completion_v2"]
 SPARSE4D = [
     "sparse4d_tiny", "sparse4d_v1_r101_h1", "sparse4d_v1_r101_h4", "sparse4d_v2_r50", "sparse4d_v2_r101", "sparse4d_v3_r50",
     "sparse4d_v3_r101", "sparse4d_v3_vov99",
@@ -26,7 +27,16 @@ def on_meta(config: SparseDriveConfig) -> torch.nn.Module:
 
 
 def test_names_of_presets():
-    assert presets() == ["tiny", "tiny_pretrained", SMALL, WHOLE, "sparsedrive_base_stage1", "sparsedrive_base_stage2", *SPARSE4D]
+    assert presets() == [
+        "tiny",
+        "tiny_pretrained",
+        SMALL,
+        WHOLE,
+        "sparsedrive_base_stage1",
+        "sparsedrive_base_stage2",
+        *SPARSE4D,
+        *COMPLETION,
+    ]
     assert [preset(name).name for name in presets()] == presets()
     assert len({preset(name).describe for name in presets()}) == len(presets())
     assert sparsedrive.preset is preset and sparsedrive.presets is presets

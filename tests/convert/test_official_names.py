@@ -51,7 +51,8 @@ def test_every_name_is_mapped_to_one_of_its_own(name):
     renamed = [official_name(key, table) for key in state if key not in own_constants(config)]
     assert len(set(renamed)) == len(state) - len(own_constants(config))
     assert not set(renamed) & official_constants(config).keys()
-    assert all(key.startswith(("img_backbone.", "img_neck.", "depth_branch.", "head.")) for key in renamed)
+    own = ("completion.",) if config.completion else ()
+    assert all(key.startswith(("img_backbone.", "img_neck.", "depth_branch.", "head.", *own)) for key in renamed)
 
 
 def test_some_names_by_hand():

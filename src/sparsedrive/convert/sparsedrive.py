@@ -72,6 +72,8 @@ PLANNER_BRANCHES: Table = [
     ("plan_offsets.", "plan_reg_branch."),
     ("ego_status.", "plan_status_branch."),
 ]
+OWN: Table = [("object_head.", "object_head."), ("completion.", "completion.")]
+"""Parts the official code does not have (its cascade is another one): they keep their names."""
 # What a decoder layer holds, in the order of the official list.
 SAMPLING: list[tuple[str, Table]] = [("aggregation.", AGGREGATION)]
 SAMPLING_NORM: list[tuple[str, Table]] = [("aggregation_norm.", NORM)]
@@ -99,7 +101,7 @@ def key_table(config: SparseDriveConfig) -> Table:
         operations = [(f"layers.{i}.{ours}", inner) for i in range(config.planner.num_layers) for ours, inner in PLANNER_LAYER]
         table += _under("planner.", official, PLANNER) + _numbered("planner.", official, operations)
         table += _under("planner.", f"{official}layers.{len(operations)}.", PLANNER_BRANCHES)
-    return table
+    return table + OWN
 
 
 def official_constants(config: SparseDriveConfig) -> dict[str, Tensor]:

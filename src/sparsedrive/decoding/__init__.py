@@ -1,4 +1,5 @@
-"""Network output -> results in metric units. Pure functions of fixed shape: batched, without a device hop (`drop_duplicates` apart), compilable."""
+"""Network output -> results in metric units. Pure functions of fixed shape: batched, compilable, and
+without a device hop (`drop_duplicates` apart)."""
 
 from sparsedrive.decoding.boxes import decode_boxes
 from sparsedrive.decoding.duplicates import drop_duplicates

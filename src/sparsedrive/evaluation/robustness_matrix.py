@@ -13,6 +13,8 @@ MORE: Colour = (31, 102, 199)
 PAPER: Colour = (255, 255, 255)
 INK, SOFT, EMPTY = "#1d2430", "#5b6677", "#eef0f4"
 HALF = 0.5
+MOST = 10.0
+"""Beyond, the clean score was next to nothing."""
 
 
 def matrix_picture(result: RobustnessResult, reference: RobustnessResult | None = None) -> str:
@@ -56,7 +58,7 @@ def _head() -> str:
 def _cell(x: float, y: float, kept: float, hint: str) -> str:
     colour = _hex(_colour(kept)) if np.isfinite(kept) else EMPTY
     ink = "#fff" if np.isfinite(kept) and kept < HALF else INK
-    text = f"{100 * kept:.0f}" if np.isfinite(kept) else "–"
+    text = "–" if not np.isfinite(kept) else f"{100 * kept:.0f}" if kept < MOST else f"> {100 * MOST:.0f}"
     return (
         f"<g><title>{escape(hint)}</title>"
         f'<rect x="{x:.0f}" y="{y:.0f}" width="{CELL_WIDTH_PX - 2}" height="{CELL_HEIGHT_PX - 2}" rx="2" fill="{colour}"/>'

@@ -217,7 +217,9 @@ def _health(rig: _Rig) -> Iterator[Scenario]:
             told = min(start + late, scene.num_frames)
             spans += [_span(scene, front, start, told, announced=False)] * (told > start)
             spans += [_span(scene, front, told)] * (told < scene.num_frames)
-        yield _scenario(f"H-late-{late}", "H", f"{front} dies {ONSET_S:g} s into the scene, announced {late} frames late", spans)
+        yield _scenario(
+            f"H-late-{late}", "H", f"{front} dies {ONSET_S:g} s into the scene, announced {late} frame{'s' * (late > 1)} late", spans
+        )
     spans = [_span(scene, front, onset_frame(scene), announced=False) for scene in rig.scenes]
     yield _scenario("H-undetected", "H", f"{front} dies {ONSET_S:g} s into the scene, never announced", spans)
     spans = [_span(scene, front, 0, kind="intact") for scene in rig.scenes]

@@ -41,7 +41,8 @@ namespace {
 
 constexpr int64_t TILE_NUMBERS = 1 << 16;  // sums a thread holds in its second-level cache
 constexpr int64_t SPARE = 16;              // pairs behind the last one: see MOST_ROWS
-constexpr int64_t CHUNK = 128;             // pairs copied side by side for the gradient of the weights
+constexpr int64_t CHUNK = 64;              // pairs added up in registers for the gradient of the weights
+constexpr int64_t GRADIENT_TILE = 1024;    // output rows whose offsets are done together for it
 
 template <class T>
 struct Job {
@@ -120,36 +121,64 @@ bool forward(const Job<T>& job, int64_t threads) {
   return true;
 }
 
-// Gradient of one offset's weights: pairs in order, added up in registers within a chunk and then to the sums of the chunks before.
+// Where rows are read: in place if they are as wide as wanted, else from a copy with zeros behind.
+template <class T>
+class Rows {
+ public:
+  Rows(const T* rows, int64_t channels, int64_t width) : rows_(rows), channels_(channels), width_(width), copies_(channels == width ? 0 : CHUNK * width) {
+    if (channels != width) std::fill_n(copies_.data(), CHUNK * width, T(0));
+  }
+  const T* at(int64_t row, int64_t slot) {
+    const T* found = rows_ + row * channels_;
+    return channels_ == width_ ? found : std::copy_n(found, channels_, copies_.data() + slot * width_) - channels_;
+  }
+
+ private:
+  const T* rows_;
+  int64_t channels_, width_;
+  Buffer<T> copies_;
+};
+
+// Gradient of the weights of offsets first..last. A tile of output rows serves all of them before the next, so that rows come from the
+// cache; within it a chunk of pairs is added up in registers to the sums so far.
 template <template <class> class Simd, class T>
-void weight_gradient(const Job<T>& job, int64_t offset) {
+void weight_gradient(const Job<T>& job, int64_t first, int64_t last) {
   const int64_t left_width = round_up(job.in_channels, Simd<T>::outer_rows), right_width = round_up(job.out_channels, Simd<T>::lanes);
-  Buffer<T> left_memory(CHUNK * left_width), right_memory(CHUNK * right_width), sums_memory(left_width * right_width);
-  T *left = left_memory.data(), *right = right_memory.data(), *sums = sums_memory.data();
-  std::fill_n(left, CHUNK * left_width, T(0));
-  std::fill_n(right, CHUNK * right_width, T(0));
-  std::fill_n(sums, left_width * right_width, T(0));
-  const int32_t* table = job.table + offset * job.out_rows;
-  int64_t pairs = 0;
-  for (int64_t r = 0; r < job.out_rows; ++r) {
-    if (table[r] >= 0) {
-      std::copy_n(job.feats + table[r] * job.in_channels, job.in_channels, left + pairs * left_width);
-      std::copy_n(job.grad + r * job.out_channels, job.out_channels, right + pairs * right_width);
-      ++pairs;
-    }
-    if (pairs == CHUNK || (r + 1 == job.out_rows && pairs > 0)) {
-      Simd<T>::outer(left, left_width, right, right_width, pairs, sums);
-      pairs = 0;
+  const int64_t size = left_width * right_width;
+  Rows<T> left_rows(job.feats, job.in_channels, left_width), right_rows(job.grad, job.out_channels, right_width);
+  Buffer<T> sums_memory((last - first) * size);
+  T* sums = sums_memory.data();
+  std::fill_n(sums, (last - first) * size, T(0));
+  const T *left[CHUNK], *right[CHUNK];
+  for (int64_t begin = 0; begin < job.out_rows; begin += GRADIENT_TILE) {
+    const int64_t end = std::min(job.out_rows, begin + GRADIENT_TILE);
+    for (int64_t offset = first; offset < last; ++offset) {
+      const int32_t* table = job.table + offset * job.out_rows;
+      int64_t pairs = 0;
+      for (int64_t r = begin; r < end; ++r) {
+        if (table[r] >= 0) {
+          left[pairs] = left_rows.at(table[r], pairs);
+          right[pairs] = right_rows.at(r, pairs);
+          ++pairs;
+        }
+        if (pairs == CHUNK || (r + 1 == end && pairs > 0)) {
+          Simd<T>::outer(left, left_width, right, right_width, pairs, sums + (offset - first) * size);
+          pairs = 0;
+        }
+      }
     }
   }
-  T* result = job.result + offset * job.in_channels * job.out_channels;
-  for (int64_t c = 0; c < job.in_channels; ++c) std::copy_n(sums + c * right_width, job.out_channels, result + c * job.out_channels);
+  for (int64_t row = 0; row < (last - first) * job.in_channels; ++row) {
+    const int64_t offset = row / job.in_channels, c = row % job.in_channels;
+    std::copy_n(sums + offset * size + c * right_width, job.out_channels, job.result + (first * job.in_channels + row) * job.out_channels);
+  }
 }
 
 template <template <class> class Simd, class T>
 bool run(const Job<T>& job, int64_t threads) {
   if (job.weight) return forward<Simd>(job, threads);
-  return in_parallel(job.offsets, 1, threads, [&](int64_t offset, int64_t) { weight_gradient<Simd>(job, offset); });
+  const int64_t share = (job.offsets + threads - 1) / threads;
+  return in_parallel(job.offsets, share, threads, [&](int64_t first, int64_t last) { weight_gradient<Simd>(job, first, last); });
 }
 
 template <class T>

@@ -120,19 +120,20 @@ SD_FN void add_block(const T* const* rows, T* const* sums, int64_t pairs, int64_
   }
 }
 
-// sums[m][:] += sum over pairs of left[p][m] * right[p][:], for M rows and one block of columns.
+// sums[m][:] += sum over pairs of left[p][row + m] * right[p][column:], for M rows and one block of columns.
 template <class T, int M, int COLUMNS>
-SD_FN void add_outer(const T* left, int64_t left_stride, const T* right, int64_t right_stride, int64_t pairs, T* sums, int64_t width) {
+SD_FN void add_outer(const T* const* left, int64_t row, const T* const* right, int64_t column, int64_t pairs, T* sums, int64_t width) {
   using S = Vec<T>;
   typename S::V sum[M][COLUMNS];
   for (int m = 0; m < M; ++m)
     for (int n = 0; n < COLUMNS; ++n) sum[m][n] = S::load(sums + m * width + n * S::lanes);
-  for (int64_t p = 0; p < pairs; ++p, left += left_stride, right += right_stride) {
-    typename S::V r[COLUMNS];
-    for (int n = 0; n < COLUMNS; ++n) r[n] = S::load(right + n * S::lanes);
+  for (int64_t p = 0; p < pairs; ++p) {
+    const T *l = left[p] + row, *r = right[p] + column;
+    typename S::V y[COLUMNS];
+    for (int n = 0; n < COLUMNS; ++n) y[n] = S::load(r + n * S::lanes);
     for (int m = 0; m < M; ++m) {
-      const typename S::V x = S::spread(left[m]);
-      for (int n = 0; n < COLUMNS; ++n) sum[m][n] = S::add_product(x, r[n], sum[m][n]);
+      const typename S::V x = S::spread(l[m]);
+      for (int n = 0; n < COLUMNS; ++n) sum[m][n] = S::add_product(x, y[n], sum[m][n]);
     }
   }
   for (int m = 0; m < M; ++m)
@@ -144,7 +145,7 @@ template <class T>
 struct Simd {
   static constexpr int lanes = Vec<T>::lanes;
   static constexpr int widest = WIDEST;
-  static constexpr int outer_rows = SD_WIDTH == 64 ? 8 : 4;
+  static constexpr int outer_rows = 4;
 
   SD_SET_TARGET static void forward(const T* const* rows, T* const* sums, int64_t pairs, int64_t depth, const T* weight, int64_t columns) {
     int64_t column = 0;
@@ -157,14 +158,16 @@ struct Simd {
     if (columns > column) add_block<T, 1>(rows, sums, pairs, depth, weight + column * depth, column);
   }
 
-  // sums [left_width, right_width] += left^T right; widths are multiples of outer_rows and lanes.
-  SD_SET_TARGET static void outer(const T* left, int64_t left_width, const T* right, int64_t right_width, int64_t pairs, T* sums) {
+  // sums [left_width, right_width] += left^T right, of `pairs` rows each; widths are multiples of outer_rows and lanes.
+  SD_SET_TARGET static void outer(const T* const* left, int64_t left_width, const T* const* right, int64_t right_width, int64_t pairs,
+                                  T* sums) {
     for (int64_t row = 0; row < left_width; row += outer_rows) {
+      T* line = sums + row * right_width;
       int64_t column = 0;
-      for (; right_width - column >= 2 * lanes; column += 2 * lanes)
-        add_outer<T, outer_rows, 2>(left + row, left_width, right + column, right_width, pairs, sums + row * right_width + column, right_width);
-      if (right_width > column)
-        add_outer<T, outer_rows, 1>(left + row, left_width, right + column, right_width, pairs, sums + row * right_width + column, right_width);
+      for (; right_width - column >= WIDEST * lanes; column += WIDEST * lanes)
+        add_outer<T, outer_rows, WIDEST>(left, row, right, column, pairs, line + column, right_width);
+      for (; column < right_width; column += lanes)
+        add_outer<T, outer_rows, 1>(left, row, right, column, pairs, line + column, right_width);
     }
   }
 };
