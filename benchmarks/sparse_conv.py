@@ -2,15 +2,15 @@
 
     python benchmarks/sparse_conv.py [--device cpu|cuda] [--threads N] [--repeats N] [--sweep FILE] [--save]
 
-"GEMM" is one dense product with as many rows as there are pairs of cells, measured in the same run: the convolution without its gathering
-and adding. Times are medians of runs that take turns, so other load hits all; with one thread they are the processor's time for this
+"GEMM" is one dense product with as many rows as there are pairs of cells, measured in the same run, into memory that is there: the
+convolution without its gathering and adding. Times are medians of runs that take turns, so other load hits all; with one thread they are
+the processor's time for this
 process. A backend is first held against the reference; one that differs gets no time. Without --sweep (a nuScenes .bin file, five float32
 a point) the cells are those of generated ground and walls. The encoder is also run by spconv where that is installed
 (`pip install spconv`); its CPU kernels are right with one thread only, so with more it is left out.
 """
 
 import importlib.util
-import itertools
 import platform
 import statistics
 import time
@@ -114,13 +114,17 @@ def layer_lines(coords: Tensor, options: Options) -> list[tuple[str, ...]]:
     tables = kernel_tables(coords, coords, **CENTRED)
     pairs = int((tables[0] >= 0).sum())
     gathered = torch.randn(pairs, width, generator=generator).to(options.device)
+    product = torch.empty_like(gathered)
     exact = sparse_conv(feats.double(), weight.double(), *tables, backend="reference")
 
     def both(backend: str, dataflow: str) -> None:
         leaves = [tensor.detach().requires_grad_() for tensor in (feats, weight)]
         torch.autograd.grad(sparse_conv(*leaves, *tables, backend=backend, dataflow=dataflow), leaves, grad)
 
-    runs: dict[str, Callable[[], object]] = {"GEMM": lambda: gathered @ weight[0], "map": lambda: kernel_tables(coords, coords, **CENTRED)}
+    runs: dict[str, Callable[[], object]] = {
+        "GEMM": lambda: torch.mm(gathered, weight[0], out=product),
+        "map": lambda: kernel_tables(coords, coords, **CENTRED),
+    }
     differences = {}
     for name, (backend, dataflow) in ways(options).items():
         got = sparse_conv(feats, weight, *tables, backend=backend, dataflow=dataflow)
@@ -154,7 +158,7 @@ def _shown(difference: float | None) -> str:
 def encoder(channels: int) -> nn.Sequential:
     """Stem and four stages of a kernel 2 stride 2 and two submanifold convolutions, with ReLU."""
     layers: list[nn.Module] = [Conv3d(channels, WIDTHS[0]), ReLU()]
-    for before, width in itertools.pairwise(WIDTHS):
+    for before, width in pairwise(WIDTHS):
         layers += [Conv3d(before, width, 2, 2), ReLU(), Conv3d(width, width), ReLU(), Conv3d(width, width), ReLU()]
     return nn.Sequential(*layers)
 

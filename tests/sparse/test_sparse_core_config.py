@@ -67,7 +67,7 @@ class TestConfig:
             clock[0] += sum(cost.get((layer.stride[0], (layer.config or current_config()).dataflow), 2.0) for layer in model)
 
         monkeypatch.setattr("sparsedrive.sparse.tuning.time.perf_counter", lambda: clock[0])
-        found = tune(model, [None], run=run)
+        found = tune(model, [None], run=run, dataflows=("implicit_gemm", "gather_scatter", "fetch_on_demand"))
         assert {name: config.dataflow for name, config in found.items()} == {
             "0": "fetch_on_demand",
             "1": "gather_scatter",

@@ -8,6 +8,7 @@ import torch
 from sparse_samples import RANGE, by_cell, other, random_tensor, seeded
 from torch import nn
 
+from sparsedrive.ops.sparse_conv import available_dataflows
 from sparsedrive.sparse import (
     AvgPool3d,
     BatchNorm,
@@ -38,7 +39,7 @@ class TestConvolution:
         up = seeded(Conv3d(5, 2, 3, 2, transposed=True))
         want = up(layer(x))
         for splits in (1, 3):
-            for dataflow in ("auto", "implicit_gemm", "gather_scatter", "fetch_on_demand"):
+            for dataflow in ("auto", *available_dataflows("cpu")):
                 with use_config(ConvConfig(mask_splits=splits, dataflow=dataflow)):
                     y = other(x, feats=x.feats.clone().requires_grad_())
                     got = up(layer(y))

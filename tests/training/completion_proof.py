@@ -1,6 +1,6 @@
 """Does the completion of failed cameras help? Trains and compares on a prepared world, and says by how much, with intervals.
 
-    python tests/training/completion_proof.py --data WORLD --out proof --steps 3000 --rows 1 2 3 4 5 6 7a 7b 7c
+    python tests/training/completion_proof.py --data WORLD --out proof --steps 1000 --rows 1 2 3 4 5 6 7a 7b 7c
 
 Rows: 1 plain model, blank pictures; 2 mask-aware aggregation, not trained; 3 trained with failing cameras; 4 the same, mask-aware; 5 row 4
 with each failed camera's last features held; 6 row 4 with level 1 of the cascade as it starts, so only the warp; 7a, 7b, 7c trained with
@@ -61,7 +61,7 @@ class Arguments:
     weights: Path | None = None
     """Weights of tiny to start from; without it those that come with the library."""
     rows: tuple[Row, ...] = ("1", "2", "3", "4", "5", "6", "7a", "7b", "7c")
-    steps: int = 3000
+    steps: int = 1000
     batch: int = 4
     seed: int = 0
     rate: float = 1e-4
@@ -141,10 +141,14 @@ def train(model: SparseDrive, cache: FeatureCache, arguments: Arguments) -> dict
         state = state.detach()
         if step >= 0.9 * arguments.steps:
             last.append(
-                {"loss": float(losses.total)} | ({} if teacher is None else {"unexplained": _unexplained(said.completion, teacher)})
+                {"loss": float(losses.total.detach())}
+                | ({} if teacher is None else {"unexplained": _unexplained(said.completion, teacher)})
             )
         if step % 100 == 0:
-            print(f"  step {step}: loss {float(losses.total):.2f}, {(time.perf_counter() - begun) / (step + 1):.2f} s a step", flush=True)
+            print(
+                f"  step {step}: loss {float(losses.total.detach()):.2f}, {(time.perf_counter() - begun) / (step + 1):.2f} s a step",
+                flush=True,
+            )
     return {name: float(np.nanmean([row[name] for row in last])) for name in last[0]} if last else {}
 
 

@@ -3,18 +3,17 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from sparsedrive.ops.sparse_conv import available_dataflows
 from sparsedrive.sparse.config import ConvConfig, Dataflow, current_config
 from sparsedrive.sparse.conv import Conv3d
-
-DATAFLOWS: tuple[Dataflow, ...] = ("implicit_gemm", "gather_scatter", "fetch_on_demand")
 
 
 def tune(
@@ -22,7 +21,7 @@ def tune(
     batches: Iterable[Any],
     *,
     run: Callable[[nn.Module, Any], object] | None = None,
-    dataflows: tuple[Dataflow, ...] = DATAFLOWS,
+    dataflows: Sequence[str] | None = None,
     repeats: int = 3,
 ) -> dict[str, ConvConfig]:
     """The fastest configuration of each Conv3d: layers of one kernel size, stride and dilation together, one such group after the other.
@@ -34,7 +33,7 @@ def tune(
         batches: inputs like those that will come; a few are enough.
         run: called as run(model, batch), by default model(batch) without gradients. Do forward and backward there to tune a training.
             Batches must come with fresh coordinates for the building of maps to count: a SparseTensor keeps its maps.
-        dataflows: what is tried.
+        dataflows: what is tried; all that run on the model's device if left out.
         repeats: rounds over the batches; a batch's median counts.
 
     Returns:
@@ -47,6 +46,8 @@ def tune(
     inputs = list(batches)
     if not layers or not inputs:
         raise ValueError(f"tune: expected a model with Conv3d layers and some batches, got {len(layers)} layers and {len(inputs)} batches")
+    device = next(iter(layers.values())).kernel.device.type
+    tried = cast(Sequence[Dataflow], available_dataflows(device) if dataflows is None else dataflows)
     groups: dict[tuple, list[str]] = {}
     for name, layer in layers.items():
         groups.setdefault((layer.kernel_size, layer.stride, layer.dilation), []).append(name)
@@ -55,10 +56,10 @@ def tune(
     try:
         for names in groups.values():
             seconds = {}
-            for dataflow in dataflows:
+            for dataflow in tried:
                 apply_configs(model, {**chosen, **{name: replace(chosen[name], dataflow=dataflow) for name in names}})
                 seconds[dataflow] = _seconds(model, inputs, run or _forward, repeats)
-            best = min(dataflows, key=seconds.__getitem__)
+            best = min(tried, key=seconds.__getitem__)
             chosen.update({name: replace(chosen[name], dataflow=best) for name in names})
     finally:
         for name, config in before.items():

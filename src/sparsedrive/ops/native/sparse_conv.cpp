@@ -11,6 +11,12 @@
 #include <immintrin.h>
 #endif
 
+#if defined(__GNUC__)
+#define SD_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define SD_PREFETCH(address)
+#endif
+
 namespace {
 
 #define SD_SET base

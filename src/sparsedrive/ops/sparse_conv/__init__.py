@@ -8,7 +8,7 @@ from sparsedrive.ops import backends
 from sparsedrive.ops.sparse_conv import maps_op, op, reference
 from sparsedrive.ops.sparse_conv.reference import Triple, kernel_places
 
-__all__ = ["kernel_places", "kernel_tables", "reached_coords", "sparse_conv"]
+__all__ = ["available_dataflows", "kernel_places", "kernel_tables", "reached_coords", "sparse_conv"]
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 DATAFLOWS = ("auto", "implicit_gemm", "gather_scatter", "fetch_on_demand")
@@ -49,6 +49,11 @@ def sparse_conv(
     if choice == backends.REFERENCE:
         return reference.sparse_conv(feats, weight, in_of_out, out_of_in)
     return op.run(feats, weight, in_of_out, out_of_in, dataflow, choice)
+
+
+def available_dataflows(device: str) -> tuple[str, ...]:
+    """What `dataflow` can be, beside "auto", for tensors on "cpu" or "cuda" with what is installed here."""
+    return DATAFLOWS[1:] if backends.find_kernel(op.NAME, backends.AUTO, device).backend == "cpp" else ("gather_scatter",)
 
 
 def kernel_tables(
