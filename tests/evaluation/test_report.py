@@ -19,7 +19,7 @@ from sparsedrive.evaluation.run import evaluate
 VOID = {"meta", "img", "br", "link", "input"}
 BOX_COLUMNS, LINE_COLUMNS = ("box", "score", "label", "track_id"), ("points_m", "score", "label")
 FUTURE_COLUMNS = ("row", "trajectory_m", "mode_score")
-SELF_CLOSED = {"line", "rect", "circle", "polyline"}
+SELF_CLOSED = {"line", "path", "rect", "circle", "polyline"}
 
 
 class Page(HTMLParser):
