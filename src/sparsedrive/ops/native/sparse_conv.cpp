@@ -11,12 +11,6 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__GNUC__)
-#define SD_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define SD_PREFETCH(address)
-#endif
-
 namespace {
 
 #define SD_SET base
@@ -131,7 +125,8 @@ bool forward(const Job<T>& job, int64_t threads) {
 template <class T>
 class Rows {
  public:
-  Rows(const T* rows, int64_t channels, int64_t width) : rows_(rows), channels_(channels), width_(width), copies_(channels == width ? 0 : CHUNK * width) {
+  Rows(const T* rows, int64_t channels, int64_t width)
+      : rows_(rows), channels_(channels), width_(width), copies_(channels == width ? 0 : CHUNK * width) {
     if (channels != width) std::fill_n(copies_.data(), CHUNK * width, T(0));
   }
   const T* at(int64_t row, int64_t slot) {

@@ -131,7 +131,8 @@ int32_t kernel_table(const int32_t* in, int64_t in_rows, const int32_t* out, int
 }
 
 // Along one axis, all cells that a cell at `from` reaches, within low..high.
-void reached_on_axis(const Geometry& geometry, bool transposed, int axis, int64_t from, int64_t low, int64_t high, std::vector<int64_t>& out) {
+void reached_on_axis(const Geometry& geometry, bool transposed, int axis, int64_t from, int64_t low, int64_t high,
+                     std::vector<int64_t>& out) {
   out.clear();
   const int64_t stride = geometry.stride[axis];
   for (int64_t j = 0; j < geometry.kernel[axis]; ++j) {
@@ -206,11 +207,12 @@ Geometry geometry_of(const int64_t* numbers) {
 
 }  // namespace
 
-// Fills in_of_out [K, out_rows] and out_of_in [K, in_rows] with rows, -1 for none: input cell = output cell * stride + start + j * dilation.
+// Fills in_of_out [K, out_rows] and out_of_in [K, in_rows] with rows, -1 for none:
+// input cell = output cell * stride + start + j * dilation.
 // geometry: kernel, stride, start, dilation, three each. Cells: int32 [rows, 4], batch first.
 // Returns 0; 1 out of memory; 2 cells spread too wide for 62-bit keys; 3 two equal input cells.
-SD_EXPORT int32_t sparsedrive_kernel_table(const int32_t* in, int64_t in_rows, const int32_t* out, int64_t out_rows, const int64_t* geometry,
-                                           int32_t* in_of_out, int32_t* out_of_in, int64_t threads) {
+SD_EXPORT int32_t sparsedrive_kernel_table(const int32_t* in, int64_t in_rows, const int32_t* out, int64_t out_rows,
+                                           const int64_t* geometry, int32_t* in_of_out, int32_t* out_of_in, int64_t threads) {
   try {
     return kernel_table(in, in_rows, out, out_rows, geometry_of(geometry), in_of_out, out_of_in, threads);
   } catch (...) {
@@ -220,8 +222,8 @@ SD_EXPORT int32_t sparsedrive_kernel_table(const int32_t* in, int64_t in_rows, c
 
 // All cells the input cells reach, each once, sorted; bounds: lowest x, y, z, highest x, y, z. Their number goes to `count`, and what
 // sparsedrive_take_cells has to be given to `handle`. Returns as above.
-SD_EXPORT int32_t sparsedrive_reached_cells(const int32_t* in, int64_t rows, const int64_t* geometry, const int64_t* bounds, int32_t transposed,
-                                            int64_t* count, void** handle) {
+SD_EXPORT int32_t sparsedrive_reached_cells(const int32_t* in, int64_t rows, const int64_t* geometry, const int64_t* bounds,
+                                            int32_t transposed, int64_t* count, void** handle) {
   try {
     auto cells = std::make_unique<Cells>();
     const int32_t failed = reached(in, rows, geometry_of(geometry), bounds, transposed != 0, *cells);

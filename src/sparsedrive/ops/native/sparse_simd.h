@@ -116,11 +116,7 @@ SD_FN void add_block(const T* const* rows, T* const* sums, int64_t pairs, int64_
   for (int64_t first = 0; first < depth; first += DEPTH) {
     const int64_t part = std::min(DEPTH, depth - first);
     const T* w = weight + first * COLUMNS * Vec<T>::lanes;
-    for (int64_t p = 0; p < pairs; p += M) {
-      for (int m = 0; m < M; ++m)  // rows lie anywhere: ask for the next ones early
-        for (int64_t c = 0; c < part; c += 64 / static_cast<int64_t>(sizeof(T))) SD_PREFETCH(rows[p + M + m] + first + c);
-      add_rows<T, M, COLUMNS>(rows + p, first, part, w, sums + p, column);
-    }
+    for (int64_t p = 0; p < pairs; p += M) add_rows<T, M, COLUMNS>(rows + p, first, part, w, sums + p, column);
   }
 }
 
