@@ -6,7 +6,7 @@
 First part: level 1 alone on a single map of 256 channels (six cameras, two remembered pictures), as the published documents compare it:
 time of forward and backward, and bytes kept for the backward pass. Everything is measured in one process, in turn and `--rounds` times;
 the smallest time counts. Second part: frames in evaluation mode; the model without completion runs between the others, so that a change of
-the machine's speed hits all.
+the machine's speed hits all. Memory and floating point operations do not depend on the machine's load, times do.
 """
 
 import json
@@ -15,12 +15,15 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import sparsedrive
@@ -101,6 +104,16 @@ def kept_mib(forward: Callable[[], torch.Tensor]) -> float:
     return sum(storages.values()) / MIB
 
 
+def most_mib(forward: Callable[[], object]) -> float:
+    """Most memory that a call holds at once, beside what was there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        kept = forward()
+    assert kept is not None and found.profiler is not None
+    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(accumulate(changes, initial=0)) / MIB
+
+
 def compare_attention(rounds: int) -> list[dict[str, float | str]]:
     """V1 and V2 on each map with one and two failed cameras, keys averaged over 4 x 4 pixels, and 1 x 1 on the smallest."""
     rows: list[dict[str, float | str]] = []
@@ -126,8 +139,8 @@ def compare_attention(rounds: int) -> list[dict[str, float | str]]:
 
 @torch.inference_mode()
 def frames_with_failures(preset: str, frames: int) -> tuple[list[dict[str, float | str]], float]:
-    """CPU time of warm frames with 0, 1 and 2 failed cameras, with and without completion, time and work of the cascade alone; and the
-    MiB that a stream remembers for it."""
+    """CPU time and memory of warm frames with 0, 1 and 2 failed cameras, with and without completion, time and work of the cascade alone;
+    and the MiB that a stream remembers for it."""
     config = sparsedrive.preset(preset)
     if config.completion is None:
         raise ValueError(f"--preset: expected one with a completion, such as tiny_completion, got {preset!r}")
@@ -151,7 +164,9 @@ def frames_with_failures(preset: str, frames: int) -> tuple[list[dict[str, float
                 _, states[name] = model(frame, states[name])
                 seconds[name].append(time.process_time() - begin)
         for name, values in seconds.items():
-            rows.append({"model": name, "failed": failures, "seconds": statistics.median(values[3:]), "of them cascade": 0.0, "gflop": 0.0})
+            peak_mib = most_mib(partial(models[name], frame, states[name]))
+            row = {"model": name, "failed": failures, "peak_mib": peak_mib, "seconds": statistics.median(values[3:])}
+            rows.append(row | {"of them cascade": 0.0, "gflop": 0.0})
         rows[-1] |= {
             "of them cascade": statistics.median(inside[3:]),
             "gflop": _cascade_gflop(models["completion"], states["completion"], frame),

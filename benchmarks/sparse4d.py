@@ -134,7 +134,7 @@ def _succeed(words: list[str]) -> None:
 def main() -> None:
     """Command line."""
     times, runs = Annotated[Time, tyro.conf.subcommand("time")], Annotated[Ablation, tyro.conf.subcommand("ablation")]
-    arguments = tyro.cli(times | runs, description=__doc__)  # type: ignore[arg-type]
+    arguments = tyro.cli(times | runs, description=__doc__, default=Time())  # type: ignore[arg-type, call-overload]
     if isinstance(arguments, Time):
         measure(arguments)
     else:

@@ -6,7 +6,7 @@
 convolution without its gathering and adding. Times are medians of runs that take turns, so other load hits all; with one thread they are
 the processor's time for this process. A backend is first held against the reference; one that differs gets no time. Without --sweep (a
 nuScenes .bin file, five float32 a point) the cells are those of generated ground and walls. The encoder is also run by spconv where that is
-installed (`pip install spconv`); its CPU kernels are right with one thread only, so with more it is left out.
+installed (`pip install -e .[benchmark]`); its CPU kernels are right with one thread only, so with more it is left out.
 """
 
 import importlib.util

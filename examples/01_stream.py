@@ -1,4 +1,4 @@
-"""Stream a generated drive through the tiny model and print what it says. Weights are random: the numbers mean nothing yet."""
+"""Stream a generated drive through the tiny model and print what it says."""
 
 import tempfile
 
@@ -11,7 +11,7 @@ DRIVE = WorldConfig(seconds=2.0, wh_px=(352, 198), lidar=False)
 
 def main() -> None:
     """Two seconds of driving."""
-    model = sparsedrive.load("tiny")
+    model = sparsedrive.load("tiny", "packaged")
     session = sparsedrive.StreamingSession(model)
     preprocess = ImagePreprocess(final_wh_px=model.config.image_wh_px)
     with tempfile.TemporaryDirectory() as folder:

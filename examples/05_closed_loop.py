@@ -1,4 +1,4 @@
-"""Close the loop: the tiny model drives a generated town. Weights are random, so it drives badly; what counts is how the parts fit."""
+"""Close the loop: the tiny model drives a generated town. It is a small model and drives badly; what counts is how the parts fit."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ STEPS = 3
 
 def main() -> None:
     """One and a half seconds; every half second a new plan."""
-    model = sparsedrive.load("tiny")
+    model = sparsedrive.load("tiny", "packaged")
     session, preprocess = sparsedrive.StreamingSession(model), ImagePreprocess(final_wh_px=model.config.image_wh_px)
     world = World.create(seed=3)
     renderer, sensors = Renderer(world.town, world.cast), nuscenes_rig((352, 198))

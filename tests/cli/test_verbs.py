@@ -41,6 +41,20 @@ def test_stream_writes_results_pictures_and_video(log, tmp_path, capsys):
     assert cv2.imread(str(tmp_path / "frames" / "000001.png")).shape[1] == 1920
 
 
+def test_a_prepared_log_streams_as_its_tables_do(log, tmp_path, capsys):
+    prepared = tmp_path / "prepared"
+    assert main(["prepare", "nuscenes", "--root", str(log), "--out", str(prepared)]) == 0
+    options = ["--weights", "random", "--max-frames", "2", "--no-video", "--score-threshold", "0", "--annotations"]
+    for folder, out in ((log, "a"), (prepared, "b")):
+        assert main(["stream", "--data", str(folder), "--out", str(tmp_path / out), *options]) == 0
+    first, second = (read_results(tmp_path / name / "results.json") for name in "ab")
+    assert first == second
+    for name in ("000000.png", "000001.png"):
+        assert (tmp_path / "a" / "frames" / name).read_bytes() == (tmp_path / "b" / "frames" / name).read_bytes()
+    assert main(["stream", "--data", str(prepared), "--scene", "scene-7", "--out", str(tmp_path / "c")]) == 2
+    assert "scene-7" in capsys.readouterr().err
+
+
 def test_saved_weights_are_used_and_named(log, tmp_path, capsys):
     weights = tmp_path / "mine.safetensors"
     sparsedrive.save(sparsedrive.load("tiny", seed=3), weights)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sparsedrive.data.augment import Augmentation, AugmentConfig, ColourConfig, draw_augmentation, draw_colour
 from sparsedrive.data.preprocess import ImagePreprocess
+from sparsedrive.data.targets import turn_status
 
 FINAL_WH_PX = (704, 256)
 SIZES = st.sampled_from([(1600, 900), (1936, 1216), (704, 396), (640, 640)])
@@ -63,6 +64,12 @@ def test_calibration_moves_with_the_pixels(part, data, wh_px, seed):
     network_T_turned = (augmentation.network_T_image(wh_px, FINAL_WH_PX) @ image_T_ego @ np.linalg.inv(turned_T_ego)).astype(np.float32)
     expected = move_pixels(project(image_T_ego, points_m), augmentation, wh_px)
     assert np.abs(project(network_T_turned.astype(np.float64), points_m @ turned_T_ego[:3, :3].T) - expected).max() < 1e-3
+
+
+def test_a_turned_ego_frame_turns_the_measured_status_with_it():
+    status = np.array([1.0, 0, 9.8, 0.1, 0, 0.3, 5.0, 0, 0.2, -0.4])
+    assert np.allclose(turn_status(status, np.pi / 2), [0, 1.0, 9.8, 0, 0.1, 0.3, 0, 5.0, 0.2, -0.4])
+    assert np.array_equal(turn_status(status, 0.0), status)
 
 
 def test_the_ego_frame_is_turned_counter_clockwise():

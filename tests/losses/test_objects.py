@@ -4,9 +4,11 @@ import pytest
 import torch
 from loss_samples import box_targets
 
+from sparsedrive.geometry import box_state
 from sparsedrive.losses.objects import NOTHING, ObjectLossConfig, object_losses, object_targets
 from sparsedrive.models.image_encoder import pack_levels
 from sparsedrive.models.object_head import GEOMETRY_DIM, ObjectHeadConfig
+from sparsedrive.models.proposals import propose
 from sparsedrive.structures import CameraRig, ObjectMap
 
 WIDTH_PX, HEIGHT_PX, FOCAL_PX, CELL_PX = 160, 64, 100.0, 8
@@ -99,3 +101,44 @@ def test_the_head_reads_the_levels_it_was_told_to():
         ObjectHeadConfig(levels=(4,)).build(16)(features)
     with pytest.raises(ValueError, match=r"levels.*got \(\)"):
         ObjectHeadConfig(levels=())
+
+
+def test_boxes_are_proposed_where_a_perfect_map_shows_them():
+    wanted = torch.tensor([[box(1.0, 10.0, yaw_rad=0.7), box(-3.0, -12.0, yaw_rad=-2.0)]])
+    wanted[..., box_state.Z] = 0.3  # else two rows of pixels are equally near the centre
+    boxes, cameras = box_targets(wanted, torch.tensor([[3, 0]])), rig()
+    found = object_targets(empty_map(), boxes, cameras, core=0.1)  # the nearest pixel alone
+    centred = 5.0 - found.geometry[..., :2].abs().sum(-1)  # one peak for every box
+    logits = torch.where(found.label == NOTHING, -5.0, centred)[..., None].expand(*found.label.shape, 10)
+    state = propose(ObjectMap(class_logits=logits, geometry=found.geometry, level=1), cameras, 2)
+    order = state[0, :, box_state.Y].argsort(descending=True)
+    expected = box_state.encode(wanted)
+    expected[..., box_state.VX :] = 0
+    torch.testing.assert_close(state[:, order], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_proposals_are_peaks_of_cameras_that_work_and_as_many_as_asked_for():
+    draw = torch.Generator().manual_seed(0)
+    empty = empty_map()
+    geometry = torch.randn(empty.geometry.shape, generator=draw)
+    each = ObjectMap(class_logits=torch.full_like(empty.class_logits, -3.0), geometry=geometry, level=1)
+    each.class_logits[0, 0, 3, 5, 2], each.class_logits[0, 0, 3, 6, 2], each.class_logits[0, 1, 4, 10, 7] = 4.0, 3.0, 5.0
+    several = propose(each, rig((True, True)), 3)
+    ahead = propose(each, rig((True, False)), 1)
+    torch.testing.assert_close(several[:, 1:2], ahead)  # the camera behind saw the most confident one
+    each.class_logits[0, 0, 3, 6, 2] = 9.0  # a neighbour that is more confident is the peak then
+    assert not torch.allclose(propose(each, rig((True, False)), 1), ahead)
+    assert propose(each, rig(), 400).shape == (1, 400, 11) and propose(each, rig(), 400).isfinite().all()
+
+
+def test_a_far_object_counts_as_much_as_a_near_one_of_many_pixels():
+    boxes = box_targets(torch.tensor([[box(-3.0, 6.0), box(5.0, 30.0)]]), torch.tensor([[1, 1]]))
+    found = object_targets(empty_map(), boxes, rig(), ObjectLossConfig().core)
+    pixels = [(found.label != NOTHING) & (found.row == row) for row in (0, 1)]
+    assert pixels[0].sum() > 3 * pixels[1].sum() > 0
+
+    def loss(wrong: torch.Tensor) -> float:
+        each = ObjectMap(class_logits=empty_map().class_logits, geometry=found.geometry + wrong[..., None], level=1)
+        return float(object_losses([each], boxes, rig())[1])
+
+    assert loss(pixels[0]) == pytest.approx(loss(pixels[1])) and loss(pixels[0]) > 0.1

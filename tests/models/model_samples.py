@@ -11,6 +11,7 @@ from sparsedrive.geometry import se3
 from sparsedrive.models.fpn import FPNConfig
 from sparsedrive.models.image_encoder import ImageEncoderConfig
 from sparsedrive.models.map_head import PolylineKind
+from sparsedrive.models.object_head import ObjectHeadConfig
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.structures import CameraRig, Frame, ParityOptions
@@ -34,11 +35,12 @@ def config(*, stage: int = 2, parity: ParityOptions | None = None) -> SparseDriv
         image_wh_px=(WIDTH, HEIGHT),
         camera_names=CAMERAS,
         encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=18), neck=FPNConfig(out_channels=32)),
+        objects=ObjectHeadConfig(num_proposals=6),
         detection=detection,
         map=replace(
             base.map, kind=PolylineKind(), num_anchors=12, num_memory=6, num_layers=2, layer=replace(layer, decoupled_attention=False)
         ),
-        planner=replace(planner, ego_velocity="predicted", paths="whole") if stage == 2 else None,
+        planner=replace(planner, ego_velocity="predicted", plan_paths="whole", plan_modes=6) if stage == 2 else None,
         parity=parity or ParityOptions(),
     )
 

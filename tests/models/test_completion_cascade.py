@@ -1,4 +1,5 @@
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 
 import completion_samples as samples
 import model_samples
@@ -6,7 +7,9 @@ import pytest
 import torch
 from model_samples import ROUNDING, Tolerance, build, differences, run
 
-from sparsedrive.models.completion.cameras import ring_neighbours, seen_neighbours
+from sparsedrive.config import from_json, preset, to_json
+from sparsedrive.losses.completion import CompletionLossConfig, completion_losses
+from sparsedrive.models.completion.cameras import DATA_ORDER_NEIGHBOURS, ring_neighbours, seen_neighbours
 from sparsedrive.models.completion.config import (
     NUSCENES_RING,
     CompletionConfig,
@@ -135,11 +138,11 @@ def test_without_failure_training_gives_every_parameter_a_gradient_of_zero(model
     """With many processes a parameter without gradient would stop all of them."""
     model = build(model.config).train()
     said, _ = model(drive(1)[0], None)
-    said.detection.last.state.square().mean().backward()
+    losses = completion_losses(said.completion, None, samples.RING, CompletionLossConfig())
+    (said.detection.last.state.square().mean() + sum(losses.values())).backward()
     gradients = [p.grad for name, p in model.named_parameters() if name.startswith("completion.")]
     assert not said.completion.cameras.failed.any()
-    assert all(gradient is None or not gradient.any() for gradient in gradients)
-    assert sum(gradient is not None for gradient in gradients) > 0.9 * len(gradients)
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
 def test_v2_looks_at_neighbours_only_and_v1_at_all():
@@ -155,6 +158,19 @@ def test_v2_looks_at_neighbours_only_and_v1_at_all():
         _, _, said = cascade(images, broken, samples.start(cascade, 5), samples.tick())
         said.last.square().sum().backward()
         assert images.packed.grad[0].abs().amax((-2, -1)).nonzero()[:, 0].tolist() == expected
+
+
+def test_published_neighbours_are_those_of_another_camera_order():
+    """Right for the front and the front left camera of six; another rig has no such table."""
+    right = ring_neighbours(NUSCENES_CAMERAS, NUSCENES_RING)
+    assert DATA_ORDER_NEIGHBOURS == ((0, 1, 2), (1, 0, 3), (2, 0, 4), (3, 1, 5), (4, 2, 5), (5, 3, 4))
+    assert [set(ours) == set(theirs) for ours, theirs in zip(right, DATA_ORDER_NEIGHBOURS, strict=True)] == [True, False] * 2 + [False] * 2
+    config = TemporalConfig(attention="neighbours", levels=(0, 1), num_heads=2, num_groups=2)
+    for quirk, expected in ((False, right), (True, DATA_ORDER_NEIGHBOURS)):
+        published = PublishedQuirks(data_order_neighbours=quirk)
+        assert samples.small_cascade(names=NUSCENES_CAMERAS, temporal=config, published=published).temporal.neighbours == expected
+    with pytest.raises(ValueError, match=r"data_order_neighbours: expected the six cameras that its table is for, got .*'LEFT'"):
+        samples.config(samples.completion("neighbours", published=PublishedQuirks.all()))
 
 
 def test_neighbours_by_name_and_by_where_cameras_look():
@@ -257,6 +273,20 @@ def test_settings_that_cannot_work_are_refused(make, message):
         make()
 
 
+@pytest.mark.filterwarnings("ignore:ReconstructionConfig.use_at_test")
+def test_a_cascade_that_would_do_nothing_at_test_is_refused():
+    with pytest.raises(ValueError, match="use_at_test: expected True where level 2 is the only one"):
+        CompletionConfig(temporal=None, guided=None, reconstruction=ReconstructionConfig(use_at_test=False))
+
+
+@pytest.mark.parametrize("part", ["temporal", "reconstruction", "guided", "published"])
+def test_unknown_keys_of_a_configuration_are_refused_by_place(part):
+    tree = json.loads(to_json(preset("sparsedrive_small_stage2_completion")))
+    tree["completion"][part]["queue_lenght"] = 2
+    with pytest.raises(ValueError, match=rf"configuration\.completion\.{part} \(\w+\): unknown keys \['queue_lenght'\]"):
+        from_json(json.dumps(tree))
+
+
 def test_bad_frames_are_refused(model):
     frame = drive(1)[0]
     with pytest.raises(ValueError, match=r"CameraRig\.available: expected \[1, 3\] .* got \[3\]"):
@@ -279,8 +309,16 @@ def test_levels_can_be_left_out():
         assert said[1].detection.last.state.isfinite().all() and (said[1].completion.last != 0).any()
 
 
-def test_published_quirks_are_one_switch_each():
-    assert PublishedQuirks() != PublishedQuirks.all()
+def test_a_model_without_a_planner_takes_a_cascade_without_a_way():
+    guided = GuidedConfig(num_heads=4, trajectory="none")
+    small = build(replace(samples.config(samples.completion(guided=guided)), planner=None, map=None))
+    said, _ = run(small, [samples.failing(frame, 1) if index else frame for index, frame in enumerate(drive(2))])
+    assert said[1].detection.last.state.isfinite().all() and not said[1].completion.importance.any()
+
+
+def test_published_quirks_are_one_switch_each_and_off():
+    assert not any(getattr(PublishedQuirks(), item.name) for item in fields(PublishedQuirks))
+    assert all(getattr(PublishedQuirks.all(), item.name) for item in fields(PublishedQuirks))
     quirk = build(samples.config(samples.completion(published=replace(PublishedQuirks.all(), data_order_neighbours=False))))
     said, _ = run(quirk, [samples.failing(frame, 1) if index else frame for index, frame in enumerate(drive(2))])
     assert said[1].completion.last.isfinite().all()

@@ -4,9 +4,11 @@ import completion_samples as samples
 import model_samples
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparsedrive.geometry import se3
 from sparsedrive.models.completion import warp
+from sparsedrive.models.completion.blocks import level_sizes, revise
 from sparsedrive.models.completion.config import GuidedConfig, PublishedQuirks, ReconstructionConfig
 from sparsedrive.models.completion.guided import PlanningGuided, corridor
 from sparsedrive.models.completion.health import flat_pictures, frozen_pictures, with_health
@@ -47,6 +49,32 @@ def test_a_closed_gate_leaves_features_and_confidence_as_they_are_an_open_one_re
         found = level(features, confidence, direction, samples.LEVEL_HW)
         torch.testing.assert_close(found.confidence, believed)
         assert torch.allclose(found.features, features) == (bias < 0)
+
+
+def test_a_newer_opinion_counts_as_its_gate_is_open():
+    """The same as blending features that are scaled by their belief, which heads see, and dividing by what is believed then."""
+    (features, confidence, _), newer = given(), given(1)[0]
+    gate = given(2)[1][..., None]
+    belief = confidence[..., None]
+    revised, believed = revise(features, belief, newer, gate)
+    torch.testing.assert_close(revised * believed, (1 - gate) * features * belief + gate * newer)
+    torch.testing.assert_close(believed, 1 - (1 - gate) * (1 - belief))
+    nothing_known, share = revise(features, torch.zeros_like(belief), newer, gate)
+    torch.testing.assert_close(nothing_known, newer)
+    torch.testing.assert_close(share, gate)
+
+
+def test_level_two_works_at_test_unless_it_is_switched_off():
+    rig = samples.failed(samples.forward_rig(2), 0)
+    images = samples.blank(samples.features(cameras=2), rig)
+    with pytest.warns(UserWarning, match="trained on features that level 2 made"):
+        off = ReconstructionConfig(hidden_dim=4, use_at_test=False)
+    for config, at_test in ((ReconstructionConfig(hidden_dim=4), True), (off, False)):
+        cascade = samples.small_cascade(temporal=samples.temporal(), reconstruction=config)
+        for training in (True, False):
+            _, _, said = cascade.train(training)(images, rig, samples.start(cascade, 2), samples.tick())
+            assert (said.reconstructed is not None) == (training or at_test)
+            assert said.last is (said.reconstructed if training or at_test else said.temporal)
 
 
 def test_level_two_lets_the_gradient_of_level_one_through_unless_as_published():
@@ -115,6 +143,30 @@ def test_without_importance_the_fine_part_says_nothing():
     assert guided(trajectory="none").fine is None
 
 
+def test_the_cost_is_that_of_failed_cameras_and_below_60_gflop():
+    """At the published size, two failed cameras, the most of the published masks. The published level took 765 GFLOP a frame."""
+    level_hw = (64, 176, 32, 88, 16, 44, 8, 22)
+    pixels = sum(height * width for height, width in level_sizes(level_hw))
+    counted = []
+    for failures in (1, 2):
+        with torch.device("meta"):
+            level = PlanningGuided(GuidedConfig(), 256)
+            rig = samples.forward_rig(6)
+            images = replace(samples.features(), packed=torch.zeros(1, 6, pixels, 256), level_hw=level_hw)
+            cameras = FailedCameras(camera=torch.zeros(1, failures, dtype=torch.int64), failed=torch.ones(1, failures, dtype=torch.bool))
+            rows = torch.zeros(1, failures, pixels, 256)
+            with FlopCounterMode(display=False) as counter:
+                level(rows, rows[..., 0], images, rig, cameras, torch.zeros(1, 6, 2), torch.ones(1, dtype=torch.bool))
+        counted.append(counter.get_total_flops() / 1e9)
+    assert 15 < counted[0] < counted[1] < 60
+
+
+def test_the_true_way_leaks_and_says_so():
+    with pytest.warns(UserWarning, match="tell the planner the answer"):
+        GuidedConfig(trajectory="gt")
+
+
+@pytest.mark.filterwarnings("ignore:GuidedConfig.trajectory='gt'")
 def test_the_true_way_is_used_only_where_it_is_asked_for_and_given():
     rig = samples.failed(samples.forward_rig(2), 0)
     images = samples.blank(samples.features(cameras=2), rig)

@@ -19,15 +19,16 @@ from completion_samples import (
     tick,
 )
 
+from sparsedrive.geometry import se3
 from sparsedrive.models.completion import warp
 from sparsedrive.models.completion.blocks import split_levels
 from sparsedrive.models.completion.config import PublishedQuirks
-from sparsedrive.structures import ImageFeatures
+from sparsedrive.structures import CameraRig, ImageFeatures
 
 
-def complete(cascade, history: ImageFeatures, now_T_then=None):
+def complete(cascade, history: ImageFeatures, now_T_then=None, rig: CameraRig | None = None):
     """What an untrained cascade makes of a camera that fails one frame after `history`, divided by its confidence; and the confidence."""
-    rig = forward_rig()
+    rig = forward_rig() if rig is None else rig
     with torch.no_grad():
         _, memory, said = cascade(history, rig, start(cascade), tick(warm=False))
         assert said is None
@@ -113,6 +114,22 @@ def test_published_mean_of_coordinates_lies_on_no_plane():
     pixel = 3 * 12 + 4
     centre = warp.pixel_centres(8, 12, found)[pixel]
     torch.testing.assert_close(found[pixel], (0.5 + (centre - 0.5) * share).repeat_interleave(DIM // 2), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("moved_m", [0.0, 2.0])
+def test_published_pseudo_geometry_mirrors_the_past_or_does_not_find_it(moved_m):
+    """A pixel at (u, v) in -1..1 is taken for the point (10, 8 u, 4.8 v) of then, so only a camera along +x finds its own past at all."""
+    quirk = small_cascade(temporal=temporal(depths_m=(10.0,)), published=PublishedQuirks(pseudo_geometry=True))
+    _, confidence = complete(quirk, ramp(), forward_motion(moved_m))
+    assert (confidence < 0.2).all()
+    sideways = se3.from_yaw(torch.zeros(1), torch.zeros(1), torch.full((1,), torch.pi / 2))
+    rig = replace(forward_rig(), image_T_ego=forward_rig().image_T_ego @ sideways)
+    found, confidence = complete(quirk, ramp(), forward_motion(moved_m), rig)
+    pixel = 3 * 12 + 4
+    u, v = (2 * warp.pixel_centres(8, 12, found)[pixel] - 1).tolist()
+    place = torch.tensor([0.5 - FOCAL_PX * (8.0 * u - moved_m) / 10 / WIDTH, 0.5 - FOCAL_PX * 4.8 * v / 10 / HEIGHT])
+    torch.testing.assert_close(found[pixel], place.repeat_interleave(DIM // 2), atol=1e-4, rtol=0)
+    assert confidence[pixel] > 0.8
 
 
 def test_published_aligned_corners_miss_by_up_to_half_a_pixel():

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sparsedrive.models import motion_anchors
 from sparsedrive.models.memory_ops import Tick
 from sparsedrive.models.motion_planner import EGO_CENTRE_M, EGO_SIZE_LWH_M, MotionPlanner
 from sparsedrive.models.sparsedrive import SparseDrive
-from sparsedrive.structures import EGO_FORWARD_SPEED
+from sparsedrive.structures import EGO_FORWARD_SPEED, Frame
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +58,56 @@ def test_odometry_tells_the_planner_how_fast_the_poses_moved():
     assert first.plan.history_state[0, -1, velocity_mps].tolist() == [0, 0]
     (cold,), _ = run(model, [frame(2, sequence=9)], state)
     assert cold.plan.history_state[0, -1, velocity_mps].tolist() == [0, 0]
-    with pytest.raises(ValueError, match="ego_velocity: expected 'predicted' or 'odometry', got 'can_bus'"):
+    with pytest.raises(ValueError, match="ego_velocity: expected 'predicted', 'odometry' or 'status', got 'can_bus'"):
         replace(chosen.planner, ego_velocity="can_bus")
 
 
-def test_paths_may_depart_from_going_on_at_the_present_velocity():
+def test_plans_may_depart_from_going_on_with_the_velocity_and_turn_rate_told():
     chosen = config()
     assert chosen.planner is not None
     options = replace(chosen.planner, ego_velocity="odometry")
-    whole, departing = (build(replace(chosen, planner=replace(options, paths=paths))) for paths in ("whole", "departs"))
-    frames = [frame(0, stream=2), frame(1, stream=2)]
-    expected, got = run(whole, frames)[0][1], run(departing, frames)[0][1]
-    velocity_mps = got.detection.last.state[:, :, None, None, box_state.VX : box_state.VY + 1]
-    assert_close(got.motion.step_offsets_m, expected.motion.step_offsets_m + 0.5 * velocity_mps)
-    ego_mps = got.plan.history_state[:, -1, None, None, None, box_state.VX : box_state.VY + 1]
-    assert ego_mps.abs().max() > 1
-    assert_close(got.plan.step_offsets_m, expected.plan.step_offsets_m + 0.5 * ego_mps)
-    with pytest.raises(ValueError, match="paths: expected 'whole' or 'departs', got 'modes'"):
-        replace(options, paths="modes")
+    whole, departing = (build(replace(chosen, planner=replace(options, plan_paths=paths))) for paths in ("whole", "departs"))
+    angle_rad, radius_m = 0.1, 30.0  # every 0.5 s on a circle to the left
+    frames = [on_a_circle(frame(index, stream=1), index * angle_rad, radius_m) for index in range(3)]
+    expected, got = run(whole, frames)[0], run(departing, frames)[0]
+    assert_close(got[0].plan.step_offsets_m, expected[0].plan.step_offsets_m)  # nothing is known of a cold stream's motion
+    later = [on_a_circle(frame(0), index * angle_rad, radius_m).global_T_ego[0, :2, 3] for index in range(2, 9)]
+    global_R_ego = frames[2].global_T_ego[0, :2, :2]
+    steps_m = torch.stack([(b - a) @ global_R_ego for a, b in pairwise(later)]).float()
+    departed_m = got[2].plan.step_offsets_m - expected[2].plan.step_offsets_m
+    assert_close(departed_m, steps_m.expand_as(departed_m), atol=1e-4, rtol=0)
+    assert_close(got[2].motion.step_offsets_m, expected[2].motion.step_offsets_m)
+    with pytest.raises(ValueError, match="plan_paths: expected 'whole' or 'departs', got 'modes'"):
+        replace(options, plan_paths="modes")
+    with pytest.raises(ValueError, match="plan_paths: expected 'whole' with ego_velocity='predicted'"):
+        replace(chosen.planner, plan_paths="departs")
+
+
+def test_a_planner_that_is_told_the_measured_status_knows_it_at_once_and_departs_from_it():
+    chosen = config()
+    assert chosen.planner is not None
+    options = replace(chosen.planner, ego_velocity="status")
+    whole, departing = (build(replace(chosen, planner=replace(options, plan_paths=paths))) for paths in ("whole", "departs"))
+    status = torch.zeros(1, 10)
+    status[0, 5], status[0, EGO_FORWARD_SPEED], status[0, EGO_FORWARD_SPEED + 1] = 0.2, 6.0, 0.5  # [rad/s], forward and left [m/s]
+    now = replace(frame(0), ego_status=status)
+    (expected,), (got,) = run(whole, [now])[0], run(departing, [now])[0]
+    assert_close(got.plan.history_state[0, -1, box_state.VX : box_state.VZ], torch.tensor([-0.5, 6.0]))
+    steps_m, angle_rad = [], 0.2 * 0.5 * (torch.arange(6) + 0.5)
+    for angle in angle_rad.tolist():  # ego x right, y forward, counter-clockwise
+        turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        steps_m.append(0.5 * turn @ torch.tensor([-0.5, 6.0]))
+    departed_m = got.plan.step_offsets_m - expected.plan.step_offsets_m
+    assert_close(departed_m, torch.stack(steps_m).expand_as(departed_m), atol=1e-5, rtol=0)
+    braking = replace(now, ego_status=status.index_fill(1, torch.tensor(0), -3.0))
+    assert not torch.equal(run(whole, [braking])[0][0].plan.mode_logits, expected.plan.mode_logits)
+
+
+def on_a_circle(now: Frame, angle_rad: float, radius_m: float) -> Frame:
+    """The frame (ego y forward) from there on a circle to the left that starts towards global y."""
+    sin, cos = math.sin(angle_rad), math.cos(angle_rad)
+    pose = torch.tensor([[cos, -sin, 0, radius_m * (cos - 1)], [sin, cos, 0, radius_m * sin], [0, 0, 1, 0], [0, 0, 0, 1]])
+    return replace(now, global_T_ego=pose.double().expand_as(now.global_T_ego))
 
 
 def test_measured_ego_status_and_command_are_for_losses_and_decoding_only(model):
@@ -105,12 +138,12 @@ def test_agents_beyond_the_most_confident_are_not_looked_at(model):
     now = _cold_tick()
 
     def plan(row: int) -> torch.Tensor:
-        moved = replace(detection, feature=detection.feature.index_add(1, order[row : row + 1], torch.ones(1, 1, 32)))
+        moved = replace(detection, feature=detection.feature.index_add(1, order[row : row + 1], torch.linspace(-9, 9, 32)[None, None]))
         with torch.no_grad():
-            return planner(moved, elements, images, model.detection.encoder, state.motion, now)[1].mode_logits
+            return planner(moved, elements, images, model.detection.encoder, state.motion, now, frame(0).ego_status)[1].mode_logits
 
     with torch.no_grad():
-        unchanged = planner(detection, elements, images, model.detection.encoder, state.motion, now)[1].mode_logits
+        unchanged = planner(detection, elements, images, model.detection.encoder, state.motion, now, frame(0).ego_status)[1].mode_logits
     limit = planner.config.num_agents
     assert not torch.equal(plan(limit - 1), unchanged)
     assert torch.equal(plan(limit), unchanged)

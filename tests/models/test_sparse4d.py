@@ -22,7 +22,7 @@ OLD = BoxKind(summed_embedding=True, with_quality=False)
 
 def small(version: str, **changes) -> SparseDriveConfig:
     """As the presets differ from each other, at the size of `model_samples.config`."""
-    base = replace(config(stage=1), name=version, map=None)
+    base = replace(config(stage=1), name=version, map=None, objects=None)
     layer = replace(base.detection.layer, decoupled_attention=False)
     if version == "v3":
         detection = replace(base.detection, kind=BoxKind(swaps_moved_heading=True))

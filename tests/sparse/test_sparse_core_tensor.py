@@ -51,7 +51,7 @@ class TestTensor:
         x = random_tensor(ranged=False)
         with pytest.raises(ValueError, match=r"spatial_range: expected .*got None"):
             x.dense()
-        with pytest.raises(ValueError, match="expected coordinates inside"):
+        with pytest.raises(ValueError, match="expected cells inside spatial_range"):
             x.dense(spatial_range=(2, 7, 6, 4))
 
     def test_cat_and_sum_want_the_same_cells(self):

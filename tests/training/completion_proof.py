@@ -139,7 +139,7 @@ def train(model: SparseDrive, cache: FeatureCache, arguments: Arguments) -> dict
         torch.nn.utils.clip_grad_norm_(model.parameters(), 25.0)
         optimiser.step()
         state = state.detach()
-        if step >= 0.9 * arguments.steps:
+        if step + 1 > 0.9 * arguments.steps:
             last.append(
                 {"loss": float(losses.total.detach())}
                 | ({} if teacher is None else {"unexplained": _unexplained(said.completion, teacher)})

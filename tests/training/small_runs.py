@@ -44,6 +44,7 @@ def small() -> SparseDriveConfig:
         image_wh_px=(64, 32),
         camera_names=CAMERAS,
         encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=18, width=4), neck=FPNConfig(out_channels=16)),
+        objects=replace(tiny.objects, num_proposals=2),
         detection=replace(tiny.detection, num_anchors=8, num_memory=5, num_layers=2, layer=layer),
         map=replace(tiny.map, num_anchors=6, num_memory=3, num_layers=2, layer=replace(layer, decoupled_attention=False)),
         planner=replace(tiny.planner, dim=16, num_heads=2, ffn_dim=16, num_layers=1, num_agents=4, num_elements=3),

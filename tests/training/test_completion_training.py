@@ -7,9 +7,13 @@ import torch
 import training_samples
 from torch.utils import _pytree as pytree
 
+from sparsedrive.config import preset, presets
+from sparsedrive.data.sampler import FrameRequest
+from sparsedrive.losses.completion import CompletionLossConfig
 from sparsedrive.models.completion.config import CompletionConfig, GuidedConfig, ReconstructionConfig, TemporalConfig
 from sparsedrive.structures import with_available
 from sparsedrive.training.checkpoint import checkpoints
+from sparsedrive.training.recipes import recipe
 from sparsedrive.training.teacher import completion_teacher
 from sparsedrive.training.trainer import CHECKPOINTS, Trainer, make_accelerator
 
@@ -74,6 +78,20 @@ def test_the_teacher_sees_what_failed_cameras_would_have_given(model):
     assert all(torch.equal(value, statistics[name]) for name, value in model.named_buffers())
     assert model.image_encoder.training and model.image_encoder.backbone.bn1.training
     torch.testing.assert_close(found.packed[0, 1], model.eval().image_encoder(frame().images).packed[0, 1], atol=1e-4, rtol=1e-4)
+
+
+def test_every_preset_with_a_completion_has_a_recipe_with_failures_and_a_teacher():
+    for name in (name for name in presets() if preset(name).completion is not None):
+        chosen = recipe(name)
+        request = [FrameRequest(scene="s", frame=0, sequence_id=index, step=10**6) for index in range(50)]
+        faults = [fault for each in request for fault in chosen.failures.faults(each, preset(name).camera_names) if fault is not None]
+        assert 20 < len(faults) < 120 and all(fault.kind == "intact" and fault.announced for fault in faults), name
+    small = recipe("sparsedrive_small_stage2_completion")
+    assert small.criterion.completion == CompletionLossConfig.published() == CompletionLossConfig(
+        consistency=0.01, reconstruction=0.01, kl=1e-4, guided=0.1, normalise=False
+    )  # fmt: skip
+    assert (small.failures.probability, small.failures.max_cameras, small.failures.curriculum.start_share) == (0.6, 2, 0.25)
+    assert recipe("tiny").failures is None
 
 
 def test_without_a_true_picture_there_is_no_teacher(model):

@@ -37,7 +37,7 @@ class Compare(BaseVerb):
     rounds: int = 2000
     """How many times scenes are drawn."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
 
     def run(self) -> int:
         """Prints the table."""

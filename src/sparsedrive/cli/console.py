@@ -3,7 +3,7 @@
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import tyro
 from rich.console import Console
@@ -27,6 +27,18 @@ class BaseVerb(ABC):
 def optional(metavar: str) -> Any:
     """An argument that may be left out, shown in the help as `metavar`."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="(optional)")
+
+
+Weights: TypeAlias = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="FILE",
+        help_behavior_hint="(optional)",
+        help='Weights of the preset: a .safetensors file of this library, an official .pth, "packaged" (they come with the library) or '
+        '"random". Without it packaged ones, where the preset has some; else random ones, with which the results mean nothing.',
+    ),
+]
+"""The type of `--weights`, with its help."""
 
 
 def out() -> Console:

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from sparsedrive.cli.console import BaseVerb, optional, out
+from sparsedrive.cli.console import BaseVerb, Weights, optional, out
 
 if TYPE_CHECKING:
     from sparsedrive.data import NuScenesLog
@@ -38,9 +38,7 @@ class Demo(BaseVerb):
     """Folder for everything; made if needed."""
     real_data: Annotated[Path | None, optional("FOLDER")] = None
     """nuScenes-format folder with real pictures."""
-    weights: Annotated[str | None, optional("FILE")] = None
-    """Weights of the preset: .safetensors of ours, an official .pth, or "random". Without it those packaged with the library, where the
-    preset has some; else random ones, with which the results mean nothing."""
+    weights: Weights = None
     preset: str = "tiny"
     """Model; `sparsedrive presets` lists them."""
     seconds: float = 10.0
@@ -48,7 +46,7 @@ class Demo(BaseVerb):
     scenes: int = 2
     """Drives, each through a town of its own; the first one is drawn, all are measured."""
     seed: int = 1000
-    """Of the towns. The packaged weights have seen towns of seed 0."""
+    """Seed of the towns. The packaged weights have seen towns of seed 0."""
 
     def run(self) -> int:
         """Writes the log and streams it, then the real frames."""

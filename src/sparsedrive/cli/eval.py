@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from sparsedrive.cli.console import PIPE_WIDTH, BaseVerb, err, optional, out, print_warning
+from sparsedrive.cli.console import PIPE_WIDTH, BaseVerb, Weights, err, optional, out, print_warning
 
 if TYPE_CHECKING:
     from sparsedrive.data.prepared import PreparedData
@@ -44,9 +44,7 @@ class Eval(BaseVerb):
     """Scenes to evaluate on; with --predictions those they were made of."""
     preset: str = "tiny"
     """Model; `sparsedrive presets` lists them."""
-    weights: Annotated[str | None, optional("FILE")] = None
-    """Weights of the preset: .safetensors of ours, an official .pth, or "random". Without it those packaged with the library, where the
-    preset has some; else random ones, with which the results mean nothing."""
+    weights: Weights = None
     predictions: Annotated[Path | None, optional("FILE")] = None
     """Instead of a model: what one said before, a predictions.json of --save-predictions with its .npz beside it."""
     detections: Annotated[Path | None, optional("FILE")] = None

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from sparsedrive.cli.console import PIPE_WIDTH, BaseVerb, err, optional, out, print_warning
+from sparsedrive.cli.console import PIPE_WIDTH, BaseVerb, Weights, err, optional, out, print_warning
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,9 +52,7 @@ class Robustness(BaseVerb):
     """Scenes to test on."""
     preset: str = "tiny"
     """Model; `sparsedrive presets` lists them."""
-    weights: Annotated[str | None, optional("FILE")] = None
-    """Weights of the preset: .safetensors of ours, an official .pth, "packaged" or "random". Without it those packaged with the library,
-    where the preset has some."""
+    weights: Weights = None
     suite: Literal["quick", "core", "full"] = "quick"
     """How many ways to fail."""
     only: Annotated[str | None, optional("NAMES")] = None

@@ -4,31 +4,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sparsedrive.cli.console import BaseVerb, optional
+from sparsedrive.cli.console import BaseVerb, Weights, optional
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream(BaseVerb):
-    """Run a model over a scene of a nuScenes-format folder, frame by frame, as in the car.
+    """Run a model over a recorded scene, frame by frame, as in the car.
+
+    The scene comes from a nuScenes-format folder, or from what `sparsedrive prepare` made of one or of a rig of your own.
 
     Writes results.json (boxes with track ids, map, forecasts, plan), a picture of every frame and a video.
 
     Examples:
       sparsedrive stream --data nuscenes --scene scene-0103 --preset sparsedrive_small_stage2 --weights small.safetensors --out out
       sparsedrive stream --data nuscenes --scene scene-0103 --out out --max-frames 5 --annotations
+      sparsedrive stream --data data/world/prepared/v1.0-world --scene scene-0001 --out out
     """
 
     data: Path
-    """Folder with v1.0-*/, samples/ and can_bus/."""
+    """Folder with v1.0-*/, samples/ and can_bus/, or a prepared one."""
     out: Path
     """Folder for results.json, frames/ and video.mp4; made if needed."""
     scene: Annotated[str | None, optional("NAME")] = None
     """Name of the scene; may be left out when there is only one."""
     preset: str = "tiny"
     """Model; `sparsedrive presets` lists them."""
-    weights: Annotated[str | None, optional("FILE")] = None
-    """Weights of the preset: .safetensors of ours, an official .pth, or "random". Without it those packaged with the library, where the
-    preset has some; else random ones, with which the results mean nothing."""
+    weights: Weights = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes the GPU if there is one."""
     max_frames: Annotated[int | None, optional("N")] = None
@@ -46,14 +47,12 @@ class Stream(BaseVerb):
 
     def run(self) -> int:
         """Streams the scene."""
-        from sparsedrive.cli.stream_log import Outputs, load_model, pick_scene, report, stream_log
-        from sparsedrive.data import NuScenesLog
+        from sparsedrive.cli.stream_log import Outputs, load_model, report, scene_records, stream_log
 
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"--max-frames: expected at least 1, got {self.max_frames}")
-        log = NuScenesLog(self.data, self.version, annotations=self.annotations)
-        scene = pick_scene(log, self.scene)
+        records = scene_records(self.data, self.scene, self.version, annotations=self.annotations)
         model, weights = load_model(self.preset, self.weights, self.device)
         outputs = Outputs(folder=self.out, score_threshold=self.score_threshold, video=not self.no_video)
-        report(stream_log(log.scene(scene)[: self.max_frames], model, weights, outputs, allow_missing=self.allow_missing))
+        report(stream_log(records[: self.max_frames], model, weights, outputs, allow_missing=self.allow_missing))
         return 0

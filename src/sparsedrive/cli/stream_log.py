@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +13,8 @@ import sparsedrive
 from sparsedrive.cli.console import err, out, print_warning
 from sparsedrive.convert.checkpoint import PACKAGED, has_packaged_weights, packaged_weights
 from sparsedrive.data import FrameRecord, ImagePreprocess, NuScenesLog, Pictures, read_pictures, to_frame
+from sparsedrive.data.prepared import INDEX_FILE, PreparedData
+from sparsedrive.data.records import to_record
 from sparsedrive.models.sparsedrive import SparseDrive
 from sparsedrive.runtime.results import StreamResults, frame_result, write_results
 from sparsedrive.structures import EGO_FORWARD_SPEED, Scene
@@ -52,7 +54,7 @@ def load_model(preset: str, weights: str | None, device: str) -> tuple[SparseDri
         device = "cuda" if torch.cuda.is_available() else "cpu"
     file = _weights_file(preset, weights)
     if file is None:
-        print_warning(f"no --weights: preset {preset!r} runs with untrained, random weights; its boxes, map and plan mean nothing")
+        print_warning(f"preset {preset!r} runs with untrained, random weights; its boxes, map and plan mean nothing")
     return sparsedrive.load(preset, file, device=device), file
 
 
@@ -62,14 +64,22 @@ def _weights_file(preset: str, weights: str | None) -> Path | None:
     return None if weights in (None, RANDOM) else Path(weights)
 
 
-def pick_scene(log: NuScenesLog, name: str | None) -> str:
-    """The scene asked for, or the only one."""
-    if name is not None:
-        return name
-    if len(log.scenes) != 1:
-        some = ", ".join(log.scenes[:10]) + (" ..." if len(log.scenes) > 10 else "")
-        raise ValueError(f"--scene: expected the name of one of {len(log.scenes)} scenes, got none; choose from {some}")
-    return log.scenes[0]
+def scene_records(folder: Path, scene: str | None, version: str | None, *, annotations: bool) -> Sequence[FrameRecord]:
+    """The key frames of a scene, or of the only one, of a nuScenes-format folder or of what `sparsedrive prepare` made of any log."""
+    if (folder / INDEX_FILE).is_file():
+        data = PreparedData.open(folder)
+        found = data.scene(_pick(data.scenes, scene))
+        records = [to_record(data, found, frame) for frame in range(found.num_frames)]
+        return records if annotations else [replace(record, annotations=None) for record in records]
+    log = NuScenesLog(folder, version, annotations=annotations)
+    return log.scene(_pick(log.scenes, scene))
+
+
+def _pick(scenes: Sequence[str], name: str | None) -> str:
+    if name is None and len(scenes) != 1:
+        some = ", ".join(scenes[:10]) + (" ..." if len(scenes) > 10 else "")
+        raise ValueError(f"--scene: expected the name of one of {len(scenes)} scenes, got none; choose from {some}")
+    return scenes[0] if name is None else name
 
 
 def stream_log(

@@ -83,7 +83,7 @@ class Train(BaseVerb):
     log_every: int = 10
     """Steps between log lines."""
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Seed of weights, order and augmentation."""
     cpu: bool = False
     """Do not use a GPU."""
     deterministic: bool = False
@@ -185,9 +185,10 @@ class Train(BaseVerb):
         """Batches of one process."""
         from sparsedrive.data.loader import make_loader
 
+        chosen = self.recipe()[0]
         return make_loader(
             data, self.split, self.load_config(), training=True, batch_size=batch // processes, workers=self.workers, rank=rank,
-            world_size=processes, seed=self.seed, parts=self.recipe()[0].parts,
+            world_size=processes, seed=self.seed, parts=chosen.parts, failures=chosen.failures,
         )  # fmt: skip
 
     def start(self, model: "SparseDrive") -> list[str]:

@@ -41,7 +41,7 @@ class World(BaseVerb):
     look: tuple[str, ...] = LOOKS
     """Weather and time of day: day, dusk, rain, fog, taken in turn by the scenes."""
     scenes_per_town: int = 5
-    """So many scenes drive through one town."""
+    """Number of scenes in each town."""
     no_lidar: bool = False
     """Leave the point clouds out."""
     jpeg_quality: int = 90

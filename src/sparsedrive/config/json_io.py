@@ -22,6 +22,7 @@ from sparsedrive.models.image_history import HistoryConfig
 from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.map_head import PolylineKind
 from sparsedrive.models.motion_planner import PlannerConfig
+from sparsedrive.models.object_head import ObjectHeadConfig
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDriveConfig
 from sparsedrive.models.vovnet import VoVNetConfig
@@ -43,6 +44,7 @@ CLASSES = {
         HistoryConfig,
         ImageEncoderConfig,
         LayerConfig,
+        ObjectHeadConfig,
         ParityOptions,
         PlannerConfig,
         PolylineKind,

@@ -13,6 +13,7 @@ from sparsedrive.models.image_history import HistoryConfig
 from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.map_head import PolylineKind
 from sparsedrive.models.motion_planner import PlannerConfig
+from sparsedrive.models.object_head import ObjectHeadConfig
 from sparsedrive.models.resnet import ResNetConfig
 from sparsedrive.models.sparsedrive import SparseDriveConfig
 from sparsedrive.models.vovnet import VoVNetConfig
@@ -86,7 +87,8 @@ def tiny() -> SparseDriveConfig:
     """Everything the large model has, small enough to be trained on two CPU cores: half-width ResNet-18, 128 x 352, 3 layers, 64 channels.
 
     A map element is looked up at 40 points instead of 300. What keeps a large model from learning 28 000 pictures by heart (dropout,
-    grid mask) is left out: the small one sees every picture a few times only. The planner is told the vehicle's velocity.
+    grid mask) is left out: the small one sees every picture a few times only. A part of the instances starts from boxes that the object
+    head sees, so that few layers are enough. The planner is told the measured ego status, and plans what departs from going on so.
     """
     layer = LayerConfig(dim=64, ffn_dim=128, dropout=0.0, sampling_dropout=0.0)
     small = sparsedrive_small_stage2()
@@ -98,6 +100,7 @@ def tiny() -> SparseDriveConfig:
         public_weights=False,
         image_wh_px=(352, 128),
         no_duplicates=True,
+        objects=ObjectHeadConfig(num_proposals=60),
         encoder=ImageEncoderConfig(backbone=ResNetConfig(depth=18, width=32), neck=FPNConfig(out_channels=64), grid_mask=None),
         detection=replace(
             small.detection,
@@ -115,7 +118,7 @@ def tiny() -> SparseDriveConfig:
             num_layers=3,
             layer=replace(layer, decoupled_attention=False),
         ),
-        planner=PlannerConfig(dim=64, ffn_dim=128, num_layers=2, dropout=0.0, ego_velocity="odometry"),
+        planner=PlannerConfig(dim=64, ffn_dim=128, num_layers=2, dropout=0.0, plan_modes=1, ego_velocity="status", plan_paths="departs"),
     )
 
 
@@ -265,11 +268,12 @@ def sparse4d_v1_r101_h4() -> SparseDriveConfig:
 
 
 def sparse4d_tiny() -> SparseDriveConfig:
-    """`tiny` without map, forecasts and plan: Sparse4D v3 for two CPU cores."""
+    """`tiny` without map, forecasts, plan and boxes to start from: Sparse4D v3 for two CPU cores."""
     return replace(
         tiny(),
         name="sparse4d_tiny",
         describe="Sparse4D v3, small enough to train on two CPU cores (half-width ResNet-18, 128 x 352)",
+        objects=None,
         map=None,
         planner=None,
     )

@@ -18,6 +18,8 @@ from sparsedrive.structures import ParityOptions
 
 CONFIG_KEY = "sparsedrive_config"
 PACKAGED = "packaged"
+WRAPPERS = ("state_dict", "model_state", "model")
+"""What mmcv and PyTorch Lightning, OpenPCDet, and TorchPack (SPVNAS) keep the weights under."""
 WEIGHTS = Path(__file__).parent.parent / "weights"
 T = TypeVar("T")
 
@@ -190,9 +192,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # what the parser raises on bytes that are no checkpoint is its own affair: KeyError, struct.error, ...
         raise ValueError(f"{path}: expected a complete PyTorch checkpoint, got one that cannot be read ({error}); copy it again") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    wrapped = [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)] if isinstance(content, dict) else []
+    state = next(iter(wrapped), content)
     if not isinstance(state, dict) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        raise ValueError(f"{path}: expected a state dict, or a dict with one under 'state_dict'; got {type(content).__name__}")
+        raise ValueError(f"{path}: expected a state dict, or a dict with one under {' or '.join(WRAPPERS)}; got {type(content).__name__}")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 

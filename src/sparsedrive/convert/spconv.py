@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from sparsedrive.convert.checkpoint import read_state
 
 SpconvLayout = Literal["spconv1", "spconv2"]
 Size = tuple[int, int, int]
-WEIGHTS = r"\.weight$"
+WEIGHTS = r"(^|\.)weight$"
 
 
 def kernel_from_spconv(weight: Float[Tensor, "a b c d e"], layout: SpconvLayout) -> Float[Tensor, "K I O"]:
@@ -67,13 +68,14 @@ def from_spconv(
         pattern: regular expression, searched for in the name (after the prefix is cut off).
 
     Raises:
-        ValueError: nothing to convert, a convolution of the model is missing, or a shape does not fit.
+        ValueError: nothing to convert, a convolution of the model is missing, a shape does not fit, or `pattern` is no expression.
     """
     state = without_prefix(state, prefix)
     if model is not None:
         names = [f"{name}.weight" for name in sparse_convolutions(model)]
     else:
-        names = [name for name, value in state.items() if value.dim() == 5 and re.search(pattern, name)]
+        wanted = _compiled(pattern)
+        names = [name for name, value in state.items() if value.dim() == 5 and name.endswith("weight") and wanted.search(name)]
     missing = [name for name in names if name not in state]
     if missing or not names:
         raise ValueError(
@@ -112,14 +114,19 @@ def convert_spconv_file(source: Path, target: Path, layout: SpconvLayout, *, pre
     return write_state(from_spconv(read_state(Path(source)), layout, prefix=prefix, pattern=pattern), target)
 
 
-def write_state(state: Mapping[str, Tensor], target: Path) -> int:
-    """Write tensors as .safetensors; returns how many. ValueError for another ending."""
-    target = Path(target)
-    if target.suffix != ".safetensors":
-        raise ValueError(f"convert: expected a target ending in .safetensors, got {target}; rename it")
+def write_state(state: Mapping[str, Tensor], target: Path, *, to_official: bool = False) -> int:
+    """Write tensors as .safetensors, or as a .pth with a "state_dict"; returns how many. ValueError for another ending."""
+    target, suffix = Path(target), ".pth" if to_official else ".safetensors"
+    if target.suffix != suffix:
+        raise ValueError(f"convert: expected a target ending in {suffix}, got {target}; rename it")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".part")
-    save_file({name: value.detach().contiguous() for name, value in state.items()}, temporary)
+    # Copies: tensors of one file may share their memory, which .safetensors cannot say.
+    own = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    if to_official:
+        torch.save({"state_dict": own}, temporary)
+    else:
+        save_file(own, temporary)
     temporary.replace(target)
     return len(state)
 
@@ -128,6 +135,13 @@ def sparse_convolutions(model: nn.Module) -> dict[str, Size]:
     """Names and kernel sizes of a model's sparse convolutions: modules with a parameter `kernel`."""
     found = [(name, module) for name, module in model.named_modules() if "kernel" in dict(module.named_parameters(recurse=False))]
     return {name: tuple(module.kernel_size) for name, module in found}  # type: ignore[arg-type, misc]
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"pattern: expected a regular expression, got {pattern!r} ({error}); write . as \\.") from error
 
 
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

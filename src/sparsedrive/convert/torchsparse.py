@@ -67,12 +67,15 @@ def to_torchsparse(state: Mapping[str, Tensor], *, network: Network = "same", pr
     return {prefix + torchsparse_name(name, network): value for name, value in state.items()}
 
 
-def convert_torchsparse_file(source: Path, target: Path, *, prefix: str = "") -> int:
+def convert_torchsparse_file(source: Path, target: Path, *, prefix: str = "", to_official: bool = False) -> int:
     """A checkpoint of TorchSparse (.pth, read without running code in it, or .safetensors) to .safetensors, for `load_state_dict`.
 
-    For networks with the same names; the others need the model, see `from_torchsparse`. Returns how many tensors were written.
+    With `to_official` the way back, to a .pth with the prefix in front of the names. For networks with the same names; the others need
+    the model, see `from_torchsparse`. Returns how many tensors were written. ValueError for another ending or where no name begins so.
     """
-    return write_state(without_prefix(read_state(Path(source)), prefix), target)
+    state = read_state(Path(source))
+    state = to_torchsparse(state, prefix=prefix) if to_official else without_prefix(state, prefix)
+    return write_state(state, target, to_official=to_official)
 
 
 def _one_offset(value: Tensor, own: Tensor) -> bool:

@@ -3,7 +3,8 @@
 from sparsedrive.data.augment import AugmentConfig
 from sparsedrive.data.calibration import CameraCalibration
 from sparsedrive.data.dataset import LoadConfig
-from sparsedrive.data.failures import FailureSchedule, RandomFailures
+from sparsedrive.data.failure_script import FailureScript, FaultSpan
+from sparsedrive.data.failures import CameraFault, Curriculum, FailureSchedule, MarkovFailures, RandomFailures, SequenceFailures
 from sparsedrive.data.loader import FrameLoader, make_loader
 from sparsedrive.data.nuscenes import (
     Annotations,
@@ -25,18 +26,24 @@ __all__ = [
     "Annotations",
     "AugmentConfig",
     "CameraCalibration",
+    "CameraFault",
     "CameraRecord",
+    "Curriculum",
     "FailureSchedule",
+    "FailureScript",
+    "FaultSpan",
     "FrameLoader",
     "FrameRecord",
     "ImagePreprocess",
     "LoadConfig",
+    "MarkovFailures",
     "NuScenesLog",
     "OwnRig",
     "Pictures",
     "PreparedData",
     "PreparedScene",
     "RandomFailures",
+    "SequenceFailures",
     "TargetConfig",
     "make_frame",
     "make_loader",

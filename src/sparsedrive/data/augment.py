@@ -46,7 +46,7 @@ class AugmentConfig:
         bottom_cut: part of the resized height that is cut off at the bottom, the rest of what is too much at the top.
         flip_probability: of mirroring. Geometry is kept (the calibration is mirrored too), writing and traffic side are not.
         rotate_deg: of the pictures about their middle.
-        turn_deg: of the ego frame about z, with boxes, velocities, futures and map; the pictures stay. (Sparse4D: 22.5 degrees.)
+        turn_deg: of the ego frame about z, with boxes, velocities, futures, map and ego status, not the pictures (Sparse4D: 22.5 degrees).
         colour: photometric distortion, drawn for every picture of every frame; None for none.
         per_sequence: one draw for all frames of a sequence (what a memory of past frames needs to see), else one for every frame.
     """

@@ -18,7 +18,7 @@ from sparsedrive.data.keyed_random import Purpose, check_seed, keyed_rng
 from sparsedrive.data.prepared import PreparedData, PreparedScene
 from sparsedrive.data.preprocess import ImagePreprocess
 from sparsedrive.data.sampler import FrameRequest, FrameRun
-from sparsedrive.data.targets import LoadedTargets, TargetConfig, frame_depth, frame_targets, without_targets
+from sparsedrive.data.targets import LoadedTargets, TargetConfig, frame_depth, frame_targets, turn_status, without_targets
 from sparsedrive.structures import NUSCENES_CAMERAS
 
 SCENES_KEPT = 64
@@ -126,7 +126,7 @@ class DrivingDataset(Dataset[LoadedFrame]):
             global_T_ego=scene.global_T_ego[frame] @ ego_T_turned,
             time_s=float(scene.timestamp_us[frame]) * 1e-6,
             sequence_id=request.sequence_id,
-            ego_status=scene.ego_status[frame].astype(np.float32),
+            ego_status=turn_status(scene.ego_status[frame], augmentation.turn_rad).astype(np.float32),
             ego_status_known=scene.ego_status_known[frame].astype(bool),
             command=int(scene.command[frame]),
             targets=without_targets(targets) if request.padding else targets,

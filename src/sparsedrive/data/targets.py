@@ -122,6 +122,14 @@ def turn_boxes(box: Float[np.ndarray, "N 10"], turn_rad: float) -> Float[np.ndar
     return turned
 
 
+def turn_status(status: Float[np.ndarray, "10"], turn_rad: float) -> Float[np.ndarray, "10"]:
+    """`Frame.ego_status` of a vehicle that points elsewhere in its ego frame: acceleration, rotation rate and velocity turned."""
+    turned = status.copy()
+    for first in (0, 3, 6):  # x of the three vectors
+        turned[first : first + 2] = turn_points(status[first : first + 2], turn_rad)
+    return turned
+
+
 def frame_depth(
     scene: PreparedScene,
     frame: int,

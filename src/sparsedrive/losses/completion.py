@@ -18,24 +18,35 @@ class CompletionLossConfig:
     """Weights of the completion's losses. The defaults suit our normalised errors; `published()` has the documented weights.
 
     Attributes:
-        consistency: of what the heads saw, against the teacher.
-        reconstruction, kl: of level 2, against the teacher and of its latent.
+        consistency: of what the last level made, against the teacher; mean over pyramid levels.
+        reconstruction, kl: of level 2, against the teacher and of its latent; sums over pyramid levels.
         guided: of level 3: log(1 + smooth L1), more along the way.
+        imagined, surprise: of the auxiliary world model, where there is one: squared error of mean features, and its divergences.
         normalise: `consistency` and `reconstruction` are shares of the teacher's variance (1 - R^2: 1 is no better than the mean feature).
         own_target: level 2 is taught its own input, as first published, so it learns to keep damage too.
         camera_weights: some cameras count more, by name; scaled to a mean of 1 over the rig, 1 for those not named.
     """
 
     consistency: float = 1.0
-    reconstruction: float = 0.5
+    reconstruction: float = 0.1
     kl: float = 1e-4
     guided: float = 0.1
+    imagined: float = 0.01
+    surprise: float = 1e-4
     normalise: bool = True
     own_target: bool = False
     camera_weights: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        weights = [self.consistency, self.reconstruction, self.kl, self.guided, *(weight for _, weight in self.camera_weights)]
+        weights = [
+            self.consistency,
+            self.reconstruction,
+            self.kl,
+            self.guided,
+            self.imagined,
+            self.surprise,
+            *(weight for _, weight in self.camera_weights),
+        ]
         if min(weights) < 0:
             raise ValueError(f"CompletionLossConfig: expected weights of at least 0, got {min(weights)}")
 
@@ -56,24 +67,27 @@ class CompletionTeacher:
 def completion_losses(
     said: CompletionPredictions, teacher: CompletionTeacher | None, camera_names: tuple[str, ...], config: CompletionLossConfig
 ) -> dict[str, Tensor]:
-    """Weighted losses of all levels by name, always the same names; zero where no camera failed whose true picture is known.
+    """Weighted losses of all levels by name, for one model always the same; zero where no camera failed whose true picture is known.
 
     `ValueError`: a weight for a camera that the rig does not have.
     """
     camera_weight = _camera_weights(camera_names, config, said.confidence)
     zero = said.last.sum() * 0  # in the graph: with many processes all parameters need a gradient everywhere
     named = dict.fromkeys(("consistency", "reconstruction", "kl", "guided"), zero)
+    if said.imagined is not None and said.surprise is not None:
+        zero = zero + said.imagined.sum() * 0 + said.surprise.sum() * 0
+        named |= dict.fromkeys(("imagined", "surprise"), zero)
     if teacher is None:
         return {f"completion.{name}": value for name, value in named.items()}
     camera = said.cameras.camera
     index = camera[..., None, None].expand(-1, -1, *teacher.packed.shape[2:])
     truth = teacher.packed.gather(1, index).to(said.confidence.dtype)
     weight = camera_weight[camera] * (said.cameras.failed & teacher.known.gather(1, camera))
-    named["consistency"] = config.consistency * _error(said.last, truth, weight, said.level_hw, normalise=config.normalise)
+    named["consistency"] = config.consistency * _errors(said.last, truth, weight, said.level_hw, normalise=config.normalise).mean()
     if said.reconstructed is not None and said.source is not None and said.mean is not None and said.log_variance is not None:
         target = said.source.detach() if config.own_target else truth
-        error = _error(said.reconstructed, target, weight, said.level_hw, normalise=config.normalise)
-        named["reconstruction"] = config.reconstruction * error
+        errors = _errors(said.reconstructed, target, weight, said.level_hw, normalise=config.normalise)
+        named["reconstruction"] = config.reconstruction * errors.sum()
         divergence = 0.5 * (said.mean.square() + said.log_variance.exp() - 1 - said.log_variance).mean(-1)
         sums = [_row_mean(level.mean(-1), weight) for level in divergence.split(_pixels(said.level_hw), dim=2)]
         named["kl"] = config.kl * torch.stack(sums).sum()
@@ -81,6 +95,11 @@ def completion_losses(
         distance = F.smooth_l1_loss(said.guided, truth, reduction="none").mean(-1) * (1 + FINE_WEIGHT * said.importance)
         means = [_row_mean(level.mean(-1), weight) for level in distance.split(_pixels(said.level_hw), dim=2)]
         named["guided"] = config.guided * torch.stack(means).mean().log1p()
+    if said.imagined is not None and said.surprise is not None:
+        levels = teacher.packed.to(said.imagined.dtype).split(_pixels(said.level_hw), dim=2)
+        gap = said.imagined - torch.cat([level.mean(2) for level in levels], dim=-1)
+        named["imagined"] = config.imagined * _row_mean(gap.square().mean(-1), camera_weight * teacher.known)
+        named["surprise"] = config.surprise * said.surprise.mean()
     return {f"completion.{name}": zero + value for name, value in named.items()}
 
 
@@ -101,12 +120,12 @@ def unexplained_share(
     return torch.stack(shares)
 
 
-def _error(said: Tensor, truth: Tensor, weight: Tensor, level_hw: tuple[int, ...], *, normalise: bool) -> Tensor:
-    """Mean over levels."""
+def _errors(said: Tensor, truth: Tensor, weight: Tensor, level_hw: tuple[int, ...], *, normalise: bool) -> Float[Tensor, "L"]:
+    """Of every level."""
     if normalise:
-        return unexplained_share(said, truth, weight, level_hw).mean()
+        return unexplained_share(said, truth, weight, level_hw)
     errors = (said - truth).square().mean(-1).split(_pixels(level_hw), dim=2)
-    return torch.stack([_row_mean(level.mean(-1), weight) for level in errors]).mean()
+    return torch.stack([_row_mean(level.mean(-1), weight) for level in errors])
 
 
 def _row_mean(rows: Float[Tensor, "B M"], weight: Float[Tensor, "B M"]) -> Tensor:

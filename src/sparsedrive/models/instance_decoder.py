@@ -143,8 +143,11 @@ class InstanceDecoder(nn.Module):
         parity: ParityOptions,
         denoising: DenoisingQueries | None = None,
         true_boxes: BoxTargets | None = None,
+        proposals: Tensor | None = None,
     ) -> tuple[InstancePredictions, InstanceMemory]:
         """One frame of B streams: predictions of every layer, and the memory for the next frame.
+
+        `proposals` [B,K,S]: states to start from instead of the last K anchors.
 
         `denoising` queries are answered too, by the same layers; the instances do not know of them. `true_boxes`: what a decoder that
         looks back learns the depth of its features from.
@@ -154,7 +157,7 @@ class InstanceDecoder(nn.Module):
             now = replace(now, step_s=torch.full_like(now.step_s, config.fixed_step_s))
         prior = memory_ops.align(memory, now, config.kind.transform, parity)
         views, history = self._look_back(images, rig, memory.history, now)
-        steps, feature, embed = self._decode(images, rig, prior, now, views)
+        steps, feature, embed = self._decode(images, rig, prior, now, views, proposals)
         track_id, next_id = memory_ops.assign_track_ids(prior, feature.shape[1], parity)
         true_fit = None if views is None or true_boxes is None else self._true_fit(views, true_boxes)
         predictions = InstancePredictions(steps=steps, feature=feature, embed=embed, track_id=track_id, true_fit=true_fit)
@@ -186,10 +189,14 @@ class InstanceDecoder(nn.Module):
         assert isinstance(layer, DecoderLayer)
         return depth_of_boxes(layer.aggregation.key_points, state, views.now, views.depth, self.config.layer.num_groups)
 
-    def _decode(self, images: ImageFeatures, rig: CameraRig, prior: Prior, now: Tick, views: Views | None) -> tuple[list, Tensor, Tensor]:
+    def _decode(
+        self, images: ImageFeatures, rig: CameraRig, prior: Prior, now: Tick, views: Views | None, proposals: Tensor | None
+    ) -> tuple[list, Tensor, Tensor]:
         batch, num_memory = now.warm.shape[0], self.config.num_memory
         feature = self.initial_feature.expand(batch, -1, -1)
         state = self.anchors.expand(batch, -1, -1)
+        if proposals is not None:
+            state = torch.cat([state[:, : state.shape[1] - proposals.shape[1]], proposals.to(state.dtype)], 1)
         steps = []
         for layer in self.single_frame_layers:
             embed = self.encoder(state)

@@ -34,3 +34,14 @@ def default_plan(num_commands: int, modes: int, steps: int) -> Float[Tensor, "3 
     speed = 9.0 * (torch.arange(modes) + 0.5) / modes
     turn_rates = (-0.25, 0.25, 0.0)[:num_commands]
     return torch.stack([_arcs(speed, torch.full((modes,), rate), steps, start_yaw_rad=math.pi / 2) for rate in turn_rates])
+
+
+def going_on(
+    velocity_mps: Float[Tensor, "B 2"], turn_rate_radps: Float[Tensor, "B"], age_s: Float[Tensor, "B"], steps: int
+) -> Float[Tensor, "B T 2"]:
+    """The ways made in the next steps by who goes on with the same speed and turn rate. `age_s`: how long ago the velocity was so."""
+    turned_s = age_s[:, None] + STEP_S * (torch.arange(steps, device=age_s.device) + 0.5)
+    angle_rad = turn_rate_radps[:, None] * turned_s
+    x_mps, y_mps = velocity_mps[:, :1], velocity_mps[:, 1:]
+    cos, sin = angle_rad.cos(), angle_rad.sin()
+    return STEP_S * torch.stack([x_mps * cos - y_mps * sin, x_mps * sin + y_mps * cos], dim=-1)

@@ -4,7 +4,7 @@ Source: parallel motion planner of SparseDrive (arXiv:2405.19620, section 3.3).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -32,6 +32,7 @@ from sparsedrive.structures import (
     take_rows,
 )
 
+EGO_YAW_RATE = 5  # column of the ego status
 EGO_SIZE_LWH_M = (4.08, 1.73, 1.56)
 EGO_CENTRE_M = (0.0, 0.5, -1.84 + 1.56 / 2)
 
@@ -41,9 +42,10 @@ class PlannerConfig:
     """Motion planner. `num_agents`/`num_elements`: the most confident detections and map elements everyone attends to.
 
     `ego_velocity`: what the planner is told of the vehicle's motion: the speed it "predicted" itself in the last frame, as published,
-    or the mean velocity of the poses since then, "odometry". A model with odometry may not be compared with one that only sees.
-    `paths`: what the last layers say is the "whole" of every step, as published, or what it "departs" from going on with the present
-    velocity (agents: as detected; ego vehicle: as told), which a model need not learn then.
+    the mean velocity of the poses since then, "odometry", or all that is measured now, "status" (`Frame.ego_status`: velocity, turn rates,
+    accelerations, steering angle). A model that is told may not be compared with one that only sees.
+    `plan_paths`: what the last layer says of the plan is the "whole" of every step, as published, or what it "departs" from going on
+    with the velocity and turn rate told, which a model need not learn then.
     """
 
     dim: int = 256
@@ -61,14 +63,18 @@ class PlannerConfig:
     motion_steps: int = 12
     plan_modes: int = 6
     plan_steps: int = 6
-    ego_velocity: Literal["predicted", "odometry"] = "predicted"
-    paths: Literal["whole", "departs"] = "whole"
+    ego_velocity: Literal["predicted", "odometry", "status"] = "predicted"
+    plan_paths: Literal["whole", "departs"] = "whole"
 
     def __post_init__(self) -> None:
-        if self.ego_velocity not in ("predicted", "odometry"):
-            raise ValueError(f"PlannerConfig.ego_velocity: expected 'predicted' or 'odometry', got {self.ego_velocity!r}")
-        if self.paths not in ("whole", "departs"):
-            raise ValueError(f"PlannerConfig.paths: expected 'whole' or 'departs', got {self.paths!r}")
+        if self.ego_velocity not in ("predicted", "odometry", "status"):
+            raise ValueError(f"PlannerConfig.ego_velocity: expected 'predicted', 'odometry' or 'status', got {self.ego_velocity!r}")
+        if self.plan_paths not in ("whole", "departs"):
+            raise ValueError(f"PlannerConfig.plan_paths: expected 'whole' or 'departs', got {self.plan_paths!r}")
+        if self.plan_paths == "departs" and self.ego_velocity == "predicted":
+            raise ValueError(
+                "PlannerConfig.plan_paths: expected 'whole' with ego_velocity='predicted'; 'departs' needs a motion that is told"
+            )
 
     def build(self) -> "MotionPlanner":
         """The module."""
@@ -119,6 +125,21 @@ class EgoFeature(nn.Module):
         return self.norm2(self.conv2(hidden)).relu().mean((-2, -1))
 
 
+class StatusEncoder(nn.Module):
+    """What the measured ego status adds to the ego vehicle's feature: nothing before training."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.hidden = nn.Linear(EGO_STATUS_DIM, dim)
+        self.output = nn.Linear(dim, dim)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, status: Float[Tensor, "B 10"]) -> Float[Tensor, "B D"]:
+        """Of `Frame.ego_status`, 0 where not known."""
+        return self.output(self.hidden(status).relu())
+
+
 class MotionPlanner(nn.Module):
     """Forecasts for all detection instances and a plan for the ego vehicle."""
 
@@ -136,6 +157,7 @@ class MotionPlanner(nn.Module):
         ego = [*EGO_CENTRE_M, *(math.log(size) for size in EGO_SIZE_LWH_M), 1.0, 0.0, 0.0, 0.0, 0.0]
         self.register_buffer("ego_state", torch.tensor([ego]))
         self.ego_feature = EgoFeature(dim)
+        self.status_encoder = StatusEncoder(dim) if config.ego_velocity == "status" else None
         self.motion_anchor_encoder = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=1), nn.Linear(dim, dim))
         self.plan_anchor_encoder = nn.Sequential(*linear_relu_norm(dim, linears_per_block=1, blocks=1), nn.Linear(dim, dim))
         self.fusion = FeatureEmbedFusion(dim, config.decoupled_attention, config.dropout)
@@ -148,27 +170,45 @@ class MotionPlanner(nn.Module):
 
     def forward(
         self, detection: InstancePredictions, elements: InstancePredictions, images: ImageFeatures, box_encoder: nn.Module,
-        memory: MotionMemory, now: Tick,
+        memory: MotionMemory, now: Tick, measured: Float[Tensor, "B 10"],
     ) -> tuple[MotionPredictions, PlanPredictions, MotionMemory]:  # fmt: skip
-        """One frame of B streams. `box_encoder` is the detection decoder's: agents, history and ego share its embedding."""
+        """One frame of B streams. `box_encoder` is the detection decoder's: agents, history and ego share its embedding. `measured`: the
+        ego status, read only where `PlannerConfig.ego_velocity` is "status"."""
         ego_feature = self.ego_feature(images.level(-1)[:, 0])
-        ego_state = self._ego_state(memory, now)
+        if self.status_encoder is not None:
+            ego_feature = ego_feature + self.status_encoder(measured.to(ego_feature.dtype))
+        ego_state = self._ego_state(memory, now, measured)
         history = motion_memory.recall(memory, detection, ego_feature, ego_state, now, min_confidence=self.config.min_history_confidence)
         feature = torch.cat([detection.feature, ego_feature[:, None]], dim=1)
         ego_embed = box_encoder(ego_state)
         embed = torch.cat([detection.embed, ego_embed[:, None]], dim=1)
         feature = self._interact(feature, embed, history, box_encoder, detection, elements)
         motion, plan = self._predict(feature, embed, detection, history)
+        if self.config.plan_paths == "departs":
+            plan = replace(plan, step_offsets_m=plan.step_offsets_m + self._going_on_m(ego_state, now, measured)[:, None, None])
         return motion, plan, motion_memory.remember(history, detection, feature[:, -1], plan.ego_status)
 
-    def _ego_state(self, memory: MotionMemory, now: Tick) -> Float[Tensor, "B 11"]:
-        """The ego vehicle as a box, with its velocity (`PlannerConfig.ego_velocity`); at rest where there is no last frame."""
-        if self.config.ego_velocity == "odometry":
-            velocity = -now.now_T_then[:, :2, 3] / now.step_s[:, None]  # where the last frame's origin lies now is where it came from
+    def _going_on_m(self, ego_state: Tensor, now: Tick, measured: Tensor) -> Float[Tensor, "B T 2"]:
+        velocity_mps, steps = ego_state[:, box_state.VX : box_state.VZ], self.config.plan_steps
+        if self.config.ego_velocity == "status":
+            rate = measured[:, EGO_YAW_RATE].to(velocity_mps.dtype)
+            return motion_anchors.going_on(velocity_mps, rate, torch.zeros_like(rate), steps)
+        # The velocity is the chord of the last step, half a step old.
+        return motion_anchors.going_on(velocity_mps, turn_rate_radps(now), now.step_s / 2, steps)
+
+    def _ego_state(self, memory: MotionMemory, now: Tick, measured: Tensor) -> Float[Tensor, "B 11"]:
+        """The ego vehicle as a box, with its velocity (`PlannerConfig.ego_velocity`); unless measured, at rest where there is no last
+        frame."""
+        if self.config.ego_velocity == "status":
+            # ego frame: x right, y forward
+            velocity = torch.stack([-measured[:, EGO_FORWARD_SPEED + 1], measured[:, EGO_FORWARD_SPEED]], dim=1).to(self.ego_state.dtype)
         else:
-            forward = memory.ego_status[:, EGO_FORWARD_SPEED]
-            velocity = torch.stack([torch.zeros_like(forward), forward], dim=1)
-        velocity = torch.where(now.warm[:, None], velocity, 0.0)
+            if self.config.ego_velocity == "odometry":
+                velocity = -now.now_T_then[:, :2, 3] / now.step_s[:, None]  # where the last frame's origin lies now is where it came from
+            else:
+                forward = memory.ego_status[:, EGO_FORWARD_SPEED]
+                velocity = torch.stack([torch.zeros_like(forward), forward], dim=1)
+            velocity = torch.where(now.warm[:, None], velocity, 0.0)
         state = self.ego_state.expand(velocity.shape[0], -1)
         return torch.cat([state[:, : box_state.VX], velocity, state[:, box_state.VZ :]], dim=1)
 
@@ -196,25 +236,18 @@ class MotionPlanner(nn.Module):
         plan_query = positioned[:, -1, None, None] + self.plan_anchor_encoder(plan_endpoints)
         motion = MotionPredictions(
             mode_logits=self.motion_class(motion_query)[..., 0],
-            step_offsets_m=self._steps_m(self.motion_offsets(motion_query), detection.last.state),
+            step_offsets_m=self.motion_offsets(motion_query).unflatten(-1, (-1, 2)),
             history_state=history.state[:, :-1],
             period=history.period[:, :-1],
         )
         plan = PlanPredictions(
             mode_logits=self.plan_class(plan_query)[..., 0],
-            step_offsets_m=self._steps_m(self.plan_offsets(plan_query), history.state[:, -1, -1:]),
+            step_offsets_m=self.plan_offsets(plan_query).unflatten(-1, (-1, 2)),
             ego_status=self.ego_status(positioned[:, -1]),
             history_state=history.state[:, -1],
             period=history.period[:, -1],
         )
         return motion, plan
-
-    def _steps_m(self, said: Float[Tensor, "B N M T2"], state: Float[Tensor, "B N_or_1 11"]) -> Float[Tensor, "B N M T 2"]:
-        """The way made in every step, of instances (or the one ego vehicle's commands) with that state now."""
-        steps_m = said.unflatten(-1, (-1, 2))
-        if self.config.paths == "whole":
-            return steps_m
-        return steps_m + motion_anchors.STEP_S * state.detach()[:, :, None, None, box_state.VX : box_state.VY + 1]
 
     def _motion_endpoints(self, detection: InstancePredictions) -> Float[Tensor, "B N M D"]:
         """Sine embedding of where each class's anchor trajectories end, turned to the instance's heading (not moved to it)."""
@@ -224,6 +257,12 @@ class MotionPlanner(nn.Module):
         x_m, y_m = endpoints_m.unbind(-1)
         turned = torch.stack([x_m * cos - y_m * sin, x_m * sin + y_m * cos], dim=-1)
         return sine_embedding(turned, self.config.dim)
+
+
+def turn_rate_radps(now: Tick) -> Float[Tensor, "B"]:
+    """Yaw rate of the ego vehicle since the last frame, counter-clockwise; 0 for a cold stream."""
+    turned_rad = torch.atan2(now.now_T_then[:, 0, 1], now.now_T_then[:, 0, 0])  # the last frame's axes, seen from now, are turned back
+    return torch.where(now.warm, turned_rad / now.step_s, 0.0)
 
 
 def _mode_classifier(dim: int) -> nn.Sequential:

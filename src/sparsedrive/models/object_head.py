@@ -1,4 +1,4 @@
-"""What stands where in the pictures, pixel by pixel: an auxiliary task that teaches the backbone objects."""
+"""What stands where in the pictures, pixel by pixel: a task that teaches the backbone objects, and boxes for instances to start from."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,15 @@ GEOMETRY_DIM = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectHeadConfig:
-    """Predicts on the pyramid levels `levels`, 0 the finest."""
+    """Predicts on the pyramid levels `levels`, 0 the finest.
+
+    `num_proposals`: so many detection instances start from boxes seen on the first of the levels (`proposals.propose`) instead of from
+    the last anchors; with 0 the head only teaches.
+    """
 
     levels: tuple[int, ...] = (1, 2)
     num_classes: int = 10
+    num_proposals: int = 0
 
     def __post_init__(self) -> None:
         if not self.levels or min(self.levels) < 0:
@@ -28,7 +33,7 @@ class ObjectHeadConfig:
 
 
 class ObjectHead(nn.Module):
-    """One linear layer for all levels, read by nothing at test time: the sampled features themselves have to know what they show.
+    """Two layers for all levels.
 
     A query learns from the few objects it is matched to, a pixel from every picture. Sparse4D's published models start from a
     backbone trained so (FCOS3D, arXiv:2104.10956); StreamPETR (arXiv:2303.11926) trains a two-dimensional head along.
@@ -37,6 +42,7 @@ class ObjectHead(nn.Module):
     def __init__(self, config: ObjectHeadConfig, channels: int) -> None:
         super().__init__()
         self.config = config
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.linear = nn.Linear(channels, config.num_classes + GEOMETRY_DIM)
         with torch.no_grad():
             self.linear.bias.zero_()
@@ -54,6 +60,8 @@ class ObjectHead(nn.Module):
             )
         maps = []
         for level in self.config.levels:
-            logits, geometry = self.linear(features.level(level).movedim(2, -1)).split([self.config.num_classes, GEOMETRY_DIM], dim=-1)
+            level_features = features.level(level)
+            hidden = self.conv(level_features.flatten(0, 1)).relu().unflatten(0, level_features.shape[:2])
+            logits, geometry = self.linear(hidden.movedim(2, -1)).split([self.config.num_classes, GEOMETRY_DIM], dim=-1)
             maps.append(ObjectMap(class_logits=logits, geometry=geometry, level=level))
         return maps

@@ -18,12 +18,16 @@ from sparsedrive.models.image_encoder import ImageEncoderConfig, with_confidence
 from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.motion_planner import PlannerConfig
 from sparsedrive.models.object_head import ObjectHeadConfig
+from sparsedrive.models.proposals import propose
 from sparsedrive.structures import (
     NUSCENES_CAMERAS,
     BoxTargets,
+    CameraRig,
     CompletionMemory,
     DenoisingQueries,
     Frame,
+    ImageFeatures,
+    ObjectMap,
     ParityOptions,
     Predictions,
     StreamClock,
@@ -36,7 +40,7 @@ from sparsedrive.structures import (
 class SparseDriveConfig:
     """The whole model. `planner=None` is stage 1 (detection, tracking and map only), `map=None` too is Sparse4D (detection and tracking).
 
-    `depth=None`: no auxiliary depth. `objects`: auxiliary object maps, to learn faster from random weights.
+    `depth=None`: no auxiliary depth. `objects`: maps of what every pixel shows, to learn faster from random weights, and to start from.
     `tracks=False`: boxes without track ids, where a query may stand for several classes.
     `mask_aware`: the sampling weights of failed cameras go to the others (no weights of its own; always so with a completion).
     `completion`: features for cameras that fail; None leaves them blank.
@@ -83,6 +87,11 @@ class SparseDriveConfig:
                     f"SparseDriveConfig: expected LayerConfig.num_levels={levels} as the encoder has, got {head.layer.num_levels}; "
                     "change one of them"
                 )
+        if self.objects is not None and self.objects.num_proposals >= self.detection.num_anchors:
+            raise ValueError(
+                f"ObjectHeadConfig.num_proposals: expected fewer than num_anchors={self.detection.num_anchors}, whose places they take, "
+                f"got {self.objects.num_proposals}"
+            )
         history = self.detection.layer.history
         if history is not None and history.num_cameras != len(self.camera_names):
             raise ValueError(
@@ -186,17 +195,21 @@ class SparseDrive(nn.Module):
             images, completion_memory, completion = self.completion(images, frame.rig, state.completion, now, true_way_m)
         elif config.mask_aware:
             images = with_confidence(images, frame.rig.available)
-        detection, detection_memory = self.detection(images, frame.rig, state.detection, now, config.parity, denoising, true_boxes)
+        objects, proposals = self._objects(images, frame.rig)
+        detection, detection_memory = self.detection(
+            images, frame.rig, state.detection, now, config.parity, denoising, true_boxes, proposals
+        )
         elements = map_memory = motion = plan = motion_state = None
         if self.map is not None:
             elements, map_memory = self.map(images, frame.rig, state.map, now, config.parity)
         if self.planner is not None:
-            motion, plan, motion_state = self.planner(detection, elements, images, self.detection.encoder, state.motion, now)
+            motion, plan, motion_state = self.planner(
+                detection, elements, images, self.detection.encoder, state.motion, now, frame.ego_status
+            )
             if completion_memory is not None:
                 completion_memory = remember_plan(completion_memory, plan, frame.command)
-        # Dense depth and object maps supervise the image features; nothing reads them at test time.
+        # Dense depth supervises the image features; nothing reads it at test time.
         depth_m = self.depth_head(images, frame.rig.focal_px) if self.training and self.depth_head is not None else None
-        objects = self.object_head(images) if self.training and self.object_head is not None else None
         predictions = Predictions(
             detection=detection, map=elements, motion=motion, plan=plan, depth_m=depth_m, completion=completion, objects=objects
         )
@@ -209,6 +222,16 @@ class SparseDrive(nn.Module):
         return predictions, StreamState(
             clock=clock, detection=detection_memory, map=map_memory, motion=motion_state, completion=completion_memory
         )
+
+    def _objects(self, images: ImageFeatures, rig: CameraRig) -> tuple[list[ObjectMap] | None, Tensor | None]:
+        """The object maps while training, and the boxes seen in them where instances start from such."""
+        if self.object_head is None or self.config.objects is None:
+            return None, None
+        count = self.config.objects.num_proposals
+        if not self.training and not count:
+            return None, None
+        maps = self.object_head(images)
+        return maps if self.training else None, propose(maps[0], rig, count) if count else None
 
     def check(self, frame: Frame) -> None:
         """Shapes and cameras of a frame against the model: static facts only, so that it costs nothing and traces."""

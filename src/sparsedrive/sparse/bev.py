@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sparsedrive.ops.hash_query import unique_coords
 from sparsedrive.sparse.functional import Size, triple
+from sparsedrive.sparse.kernel_map import require_inside
 from sparsedrive.sparse.tensor import Range, SparseTensor
 
 AXES = ("x", "y", "z")
@@ -27,7 +29,7 @@ class ToBEVReduction(nn.Module):
         """Cells sorted by (b, x, y, z); the range's size along the axis becomes 1."""
         flat = x.coords.clone()
         flat[:, self.axis + 1] = 0
-        coords, inverse = torch.unique(flat, dim=0, return_inverse=True)
+        coords, inverse = unique_coords(flat)
         feats = x.feats.new_zeros(len(coords), x.feats.shape[1]).index_add(0, inverse, x.feats)
         return SparseTensor(coords=coords, feats=feats, stride=x.stride, spatial_range=_flat_range(x.spatial_range, self.axis))
 
@@ -71,11 +73,12 @@ class ToDenseBEVConvolution(nn.Module):
         """The two other axes stay in order.
 
         Raises:
-            ValueError: the tensor has no range, or one higher than `levels`.
+            ValueError: the tensor has no range, or one higher than `levels`, or cells outside it.
         """
         if x.spatial_range is None or x.spatial_range[self.axis + 1] > self.levels:
             expected = f"a spatial_range of at most {self.levels} along {AXES[self.axis]}"
             raise ValueError(f"ToDenseBEVConvolution: expected {expected}, got {x.spatial_range}; give the layer more levels")
+        require_inside(x.coords, x.spatial_range)
         batch, *sizes = (size for i, size in enumerate(x.spatial_range) if i != self.axis + 1)
         level = x.coords[:, self.axis + 1].long()
         rows = x.feats.new_zeros(len(x), self.kernel.shape[2])

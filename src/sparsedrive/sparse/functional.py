@@ -2,10 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsedrive.ops.sparse_conv import sparse_conv
+from sparsedrive.ops.sparse_conv.reference import require
 from sparsedrive.sparse import kernel_map
 from sparsedrive.sparse.config import ConvConfig, current_config
 from sparsedrive.sparse.kernel_map import Cells, Step
@@ -149,12 +150,12 @@ def avg_pool3d(
 ) -> SparseTensor:
     """Mean over the active cells under the kernel, each channel. Otherwise as `max_pool3d`."""
     step = _pool_step(x, kernel_size, stride, padding, dilation, config)
+    if not len(x):
+        return _at(x, step, x.feats)
     table = step.pairs.in_of_out
     total = x.feats.new_zeros(table.shape[1], x.feats.shape[1])
     for ins in table:
-        present = (ins >= 0)[:, None]
-        if len(x):
-            total = total + torch.where(present, x.feats[ins.clamp(min=0).long()], 0)
+        total = total + torch.where((ins >= 0)[:, None], x.feats[ins.clamp(min=0).long()], 0)
     return _at(x, step, total / (table >= 0).sum(0)[:, None])
 
 
@@ -165,18 +166,31 @@ def _pool_step(x: SparseTensor, kernel_size: Size, stride: Size | None, padding:
     return _step(x, kernel, steps, *numbers, False, False, False, config or current_config())
 
 
+def samples(x: SparseTensor) -> tuple[Int[Tensor, " N"], int]:
+    """The sample of each cell, and how many samples there are.
+
+    Raises:
+        ValueError: a batch index is negative, or beyond the `spatial_range`.
+    """
+    batch, count = x.coords[:, 0].long(), x.batch_size()
+    if not torch.compiler.is_compiling():
+        expected, remedy = f"batch indices from 0 to {count - 1}", "number the samples from 0, or give a larger spatial_range"
+        require((batch >= 0) & (batch < count), "SparseTensor.coords", expected, "others", remedy)
+    return batch, count
+
+
 def global_avg_pool(x: SparseTensor) -> Float[Tensor, "B C"]:
     """Mean over each sample's cells; zeros for a sample without any."""
-    batch, count = x.coords[:, 0].long(), x.batch_size()
+    batch, count = samples(x)
     total = x.feats.new_zeros(count, x.feats.shape[1]).index_add(0, batch, x.feats)
     return total / torch.bincount(batch, minlength=count).clamp(min=1)[:, None].to(x.feats.dtype)
 
 
 def global_max_pool(x: SparseTensor) -> Float[Tensor, "B C"]:
     """Largest value over each sample's cells, each channel; zeros for a sample without any."""
-    batch = x.coords[:, :1].long().expand(-1, x.feats.shape[1])
-    zeros = x.feats.new_zeros(x.batch_size(), x.feats.shape[1])
-    return zeros.scatter_reduce(0, batch, x.feats, "amax", include_self=False)
+    batch, count = samples(x)
+    zeros = x.feats.new_zeros(count, x.feats.shape[1])
+    return zeros.scatter_reduce(0, batch[:, None].expand_as(x.feats), x.feats, "amax", include_self=False)
 
 
 def spcrop(x: SparseTensor, lowest: Triple | None = None, highest: Triple | None = None) -> SparseTensor:

@@ -188,7 +188,7 @@ def spread(cache: MapCache, cells: Cells, kernel: Triple, stride: Triple, paddin
     Cells outside that one's output, (n - 1) stride - 2 padding + dilation (k - 1) + 1 long, are cut if there is a `spatial_range`.
 
     Raises:
-        ValueError: the input's stride is not a multiple of `stride`.
+        ValueError: the input's stride is not a multiple of `stride`, or a new cell does not fit int32.
     """
     if any(have % step for have, step in zip(cells.stride, stride, strict=True)):
         remedy = "give the SparseTensor the stride its cells have, counted in the finest cells there will be"
@@ -197,6 +197,7 @@ def spread(cache: MapCache, cells: Cells, kernel: Triple, stride: Triple, paddin
 
     def make() -> Step:
         _check_inside(cells, at_least_zero=False)
+        _check_finer_fit(cells.coords, kernel, stride, padding, dilation)
         shape, limits = None, [UNBOUNDED] * 3
         if cells.spatial_range is not None:
             batch, *sizes = cells.spatial_range
@@ -207,6 +208,9 @@ def spread(cache: MapCache, cells: Cells, kernel: Triple, stride: Triple, paddin
         bounds = torch.tensor(limits, device=cells.coords.device).T
         coords = reached_coords(cells.coords, kernel=kernel, stride=stride, start=start, dilation=dilation, bounds=bounds, transposed=True)
         outs, ins = kernel_tables(coords, cells.coords, kernel=kernel, stride=stride, start=start, dilation=dilation)
+        if not torch.compiler.is_compiling():  # of equal cells one only would give to the new ones
+            once = (outs >= 0).sum() == (ins >= 0).sum()
+            require(once, "SparseTensor.coords", "each cell once", "some twice", "sparse_quantize keeps one of each")
         finer: Triple = tuple(have // step for have, step in zip(cells.stride, stride, strict=True))  # type: ignore[assignment]
         target = Cells(coords=coords, stride=finer, spatial_range=shape, site=(*cells.site, key))  # type: ignore[arg-type]
         return Step(name=target.site, source=cells, target=target, pairs=KernelMap(in_of_out=ins, out_of_in=outs))
@@ -232,6 +236,15 @@ def undone(cache: MapCache, cells: Cells, kernel: Triple, stride: Triple, dilati
         got = f"kernel {had_kernel}, stride {had_stride}, dilation {had_dilation}"
         raise ValueError(f"Conv3d(transposed): expected cells made by a convolution with {wanted}, got {got}; give it the same numbers")
     return Step(name=("undone", *step.name), source=step.target, target=step.source, pairs=step.pairs.reversed())
+
+
+def _check_finer_fit(coords: Tensor, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> None:
+    """New cells of a generative convolution fit int32."""
+    if not torch.compiler.is_compiling():
+        lowest = coords[:, 1:].long() * torch.tensor(stride, device=coords.device) - torch.tensor(padding, device=coords.device)
+        span = torch.tensor([d * (k - 1) for k, d in zip(kernel, dilation, strict=True)], device=coords.device)
+        fits = (lowest >= UNBOUNDED[0]) & (lowest + span <= UNBOUNDED[1])
+        require(fits, "SparseTensor.coords", "cells whose finer ones fit int32", "some too far out", "move them towards 0")
 
 
 def _strided_step(cells: Cells, key: Key, coords: Tensor, start: Triple, shape: tuple[int, ...] | None) -> Step:
@@ -260,15 +273,25 @@ def _bounds(coords: Tensor, shape: tuple[int, ...] | None, spans: tuple[int, ...
     return torch.stack([torch.zeros_like(highest), highest])
 
 
+def require_inside(coords: Int[Tensor, "N 4"], full: Range) -> None:
+    """ValueError where a cell lies outside the range. Compiled code does not look."""
+    if not torch.compiler.is_compiling():
+        inside = (coords >= 0) & (coords < torch.tensor(full, device=coords.device))
+        require(inside, "SparseTensor.coords", f"cells inside spatial_range {full}", "some outside", "crop, or widen the range")
+
+
+def require_once(coords: Int[Tensor, "N 4"], full: Range) -> None:
+    """ValueError where a cell of the range is there twice. Compiled code does not look."""
+    if not torch.compiler.is_compiling():
+        place, row = tuple(coords.long().unbind(1)), torch.arange(len(coords), dtype=torch.int32, device=coords.device)
+        held = row.new_zeros(full).index_put(place, row)[place]  # of equal cells one row is held
+        require(held == row, "SparseTensor.coords", "each cell once", "some twice", "sparse_quantize keeps one of each")
+
+
 def _check_inside(cells: Cells, *, at_least_zero: bool) -> None:
     """Coordinates lie in the range there is; with `at_least_zero` they must not be negative even without one."""
-    if torch.compiler.is_compiling():
-        return
     if cells.spatial_range is not None:
-        inside = (cells.coords >= 0) & (cells.coords < torch.tensor(cells.spatial_range, device=cells.coords.device))
-        require(
-            inside, "SparseTensor.coords", f"cells inside spatial_range {cells.spatial_range}", "some outside", "crop, or widen the range"
-        )
-    elif at_least_zero:
+        require_inside(cells.coords, cells.spatial_range)
+    elif at_least_zero and not torch.compiler.is_compiling():
         expected = "coordinates of at least 0 for a strided convolution by spconv's rule"
         require(cells.coords >= 0, "SparseTensor.coords", expected, "negative ones", "shift them, or use downsample_mode='minkowski'")

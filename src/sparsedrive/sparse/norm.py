@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsedrive.sparse.functional import samples
 from sparsedrive.sparse.tensor import SparseTensor
 
 
@@ -64,12 +65,12 @@ class InstanceNorm(nn.Module):
 
 def _normalised(x: SparseTensor, groups: int, eps: float) -> Tensor:
     """Features less their mean, over their standard deviation: of each sample and group."""
-    batch, samples = x.coords[:, 0].long(), x.batch_size()
+    batch, num_samples = samples(x)
     values = x.feats.unflatten(1, (groups, -1)).to(torch.promote_types(x.feats.dtype, torch.float32))  # [N, groups, C / groups]
-    count = torch.bincount(batch, minlength=samples).clamp(min=1)[:, None] * values.shape[2]
+    count = torch.bincount(batch, minlength=num_samples).clamp(min=1)[:, None] * values.shape[2]
 
     def mean(per_cell: Tensor) -> Tensor:
-        return (per_cell.new_zeros(samples, groups).index_add(0, batch, per_cell.sum(2)) / count)[batch][:, :, None]
+        return (per_cell.new_zeros(num_samples, groups).index_add(0, batch, per_cell.sum(2)) / count)[batch][:, :, None]
 
     centred = values - mean(values)
     return (centred * (mean(centred.square()) + eps).rsqrt()).flatten(1).to(x.feats.dtype)

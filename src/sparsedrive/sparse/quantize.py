@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sparsedrive.ops.hash_query import unique_coords
 from sparsedrive.sparse.tensor import SparseTensor
 
 
@@ -34,7 +35,7 @@ def sparse_quantize(
     cells = torch.floor(points / torch.tensor(sizes, dtype=points.dtype, device=points.device))
     if not bool((cells.abs() < 2**31).all()):
         raise ValueError("sparse_quantize.points: expected finite points within int32 cells, got others; remove them first")
-    unique, inverse = torch.unique(cells.to(torch.int32), dim=0, return_inverse=True)
+    unique, inverse = unique_coords(cells.to(torch.int32))
     order = torch.arange(len(points), device=points.device)
     first = order.new_full((len(unique),), len(points)).scatter_reduce(0, inverse, order, "amin")
     return unique, first, inverse

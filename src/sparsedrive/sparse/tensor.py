@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparsedrive.sparse.kernel_map import MapCache, Site
+from sparsedrive.ops.hash_query import unique_coords
+from sparsedrive.sparse.kernel_map import MapCache, Site, require_inside, require_once
 
 Triple = tuple[int, int, int]
 Range = tuple[int, int, int, int]
@@ -21,7 +22,7 @@ class SparseTensor:
     the input a cell covers, each axis) is doubled. x, y and z are just the three axes of the grid, in the order the weights have them.
 
     Args:
-        coords: int32, no two rows alike (found out when the first kernel map is built). Any order.
+        coords: int32, no two rows alike (found out when a kernel map is built, and by `dense()`). Any order.
         feats: one row a cell, float64, float32, bfloat16 or float16.
         stride: cells of the original grid that a cell covers along x, y, z.
         spatial_range: (batch size, X, Y, Z) of the grid at this resolution: coordinates are in 0..X-1 and so on. None: unknown; then
@@ -100,14 +101,14 @@ class SparseTensor:
             spatial_range: grid to fill, if the tensor has none of its own (or another is wanted).
 
         Raises:
-            ValueError: no range is known, or a coordinate lies outside it.
+            ValueError: no range is known, a cell lies outside it, or is there twice.
         """
         full = spatial_range or self.spatial_range
         if full is None:
             raise _error("spatial_range", "(B, X, Y, Z)", None, "give it to SparseTensor or to dense()")
-        sizes = torch.tensor(full, device=self.coords.device)
-        if len(self) and bool(((self.coords < 0) | (self.coords >= sizes)).any()):
-            raise _error("coords", f"coordinates inside {full}", "some outside", "crop the tensor (spcrop) or give a larger range")
+        require_inside(self.coords, full)
+        if not self.site:  # layers make no cell twice
+            require_once(self.coords, full)
         grid = self.feats.new_zeros(*full, self.feats.shape[1])
         grid = grid.index_put(tuple(self.coords.long().unbind(1)), self.feats)
         return grid if channels_last else grid.movedim(-1, 1).contiguous()
@@ -151,7 +152,7 @@ def generative_add(first: SparseTensor, second: SparseTensor) -> SparseTensor:
     if first.stride != second.stride or first.feats.shape[1] != second.feats.shape[1] or first.spatial_range != second.spatial_range:
         wanted, got = (f"stride {x.stride}, {x.feats.shape[1]} channels, range {x.spatial_range}" for x in (first, second))
         raise ValueError(f"generative_add: expected {wanted} as the first tensor has, got {got}; bring both to one resolution")
-    coords, inverse = torch.unique(torch.cat([first.coords, second.coords]), dim=0, return_inverse=True)
+    coords, inverse = unique_coords(torch.cat([first.coords, second.coords]))
     rows = inverse.split([len(first), len(second)])
     feats = first.feats.new_zeros(len(coords), first.feats.shape[1])
     feats = feats.index_add(0, rows[0], first.feats).index_add(0, rows[1], second.feats)

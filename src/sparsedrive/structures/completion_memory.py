@@ -40,8 +40,9 @@ class FailedCameras:
 class CompletionPredictions:
     """What the cascade said about failed cameras, for the losses. Pixels S as in `ImageFeatures`; None for a level that is not built.
 
-    `temporal`, `reconstructed`, `guided`: the features after levels 1, 2 and 3, the last of which is what the heads saw (`last`), with
+    `temporal`, `reconstructed`, `guided`: the features after levels 1, 2 and 3, the last of which (`last`) the heads saw, scaled by
     `confidence`. `mean` and `log_variance` belong to the latent of level 2, `importance` 0..1 to level 3. `source`: what level 2 got.
+    `imagined` and `surprise`: mean features of all cameras, levels side by side, and divergences of the auxiliary world model.
     """
 
     cameras: FailedCameras
@@ -54,10 +55,12 @@ class CompletionPredictions:
     log_variance: Float[Tensor, "B M S Z"] | None
     guided: Float[Tensor, "B M S D"] | None
     importance: Float[Tensor, "B M S"] | None
+    imagined: Float[Tensor, "B C T"] | None = None
+    surprise: Float[Tensor, "B"] | None = None
 
     @property
     def last(self) -> Float[Tensor, "B M S D"]:
-        """The features that the heads saw."""
+        """The features after the last level, before they are scaled by `confidence`."""
         found = next((stage for stage in (self.guided, self.reconstructed, self.temporal) if stage is not None), None)
         assert found is not None, "a cascade has at least one level"
         return found

@@ -72,9 +72,13 @@ class PlanPredictions:
     period: Int[Tensor, "B"]
 
 
+FOCAL_UNIT_PX = 100.0
+"""`ObjectMap` gives depths as a camera of this focal length would see them."""
+
+
 @structure
 class ObjectMap:
-    """What every pixel of one pyramid level shows: class, and where the object is (read only in training).
+    """What every pixel of one pyramid level shows: class, and where the object is.
 
     `geometry`: from the pixel to the projected centre in pixels of the level (right, down); log of the depth a camera of 100 px focal
     length would see it at; logs of length, width, height; sine and cosine of its yaw against the direction from the ego origin to it.

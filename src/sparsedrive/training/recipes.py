@@ -4,15 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from sparsedrive.data.augment import AugmentConfig
+from sparsedrive.data.failures import Curriculum, FailureSchedule, MarkovFailures, RandomFailures
+from sparsedrive.losses.completion import CompletionLossConfig
 from sparsedrive.losses.criterion import CriterionConfig
 from sparsedrive.losses.detection import BoxLossConfig
+from sparsedrive.losses.futures import FutureLossConfig
 from sparsedrive.losses.matching import BoxCost
 from sparsedrive.training.config import OptimiserConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a preset is trained: `epochs` over the split at `batch_size` streams, each scene in `parts` pieces."""
+    """How a preset is trained: `epochs` over the split at `batch_size` streams, each scene in `parts` pieces, while cameras fail."""
 
     epochs: float
     batch_size: int
@@ -21,6 +24,7 @@ class Recipe:
     parts: int = 2
     ema_decay: float | None = None
     criterion: CriterionConfig = field(default_factory=CriterionConfig)
+    failures: FailureSchedule | None = None
 
     def with_batch(self, batch_size: int) -> "Recipe":
         """The same recipe for another batch: the rate follows the batch linearly (arXiv:1706.02677)."""
@@ -48,13 +52,37 @@ def tiny() -> Recipe:
     """The small model on the embedded world, all stages at once, from random weights: nothing is pretrained, so all learn at one rate."""
     augment = AugmentConfig(flip_probability=0.0, rotate_deg=(0.0, 0.0), zoom=(1.0, 1.0), turn_deg=(-10.0, 10.0), colour=None)
     optimiser = OptimiserConfig(rate=7e-4, backbone_rate_share=1.0, warmup_steps=200)
-    return Recipe(epochs=4.5, batch_size=4, optimiser=optimiser, augment=augment)
+    criterion = CriterionConfig(futures=FutureLossConfig(motion_path_weight=0.1, plan_path_weight=3.0))
+    return Recipe(epochs=4.5, batch_size=4, optimiser=optimiser, augment=augment, criterion=criterion)
 
 
 def tiny_pretrained() -> Recipe:
     """As `tiny`, the backbone slower: what it learned from photographs should not be washed out."""
     chosen = tiny()
     return replace(chosen, optimiser=replace(chosen.optimiser, backbone_rate_share=0.2))
+
+
+def stage2_completion() -> Recipe:
+    """The completion as published: 30 epochs at batch 4 on one GPU, from the finished weights of stage 2 (`--init`), with the documented
+    weights of the losses, failures and curriculum. True pictures of failed cameras stay in the frame for the teacher ("intact")."""
+    return Recipe(
+        epochs=30,
+        batch_size=4,
+        optimiser=OptimiserConfig(rate=1.5e-5, backbone_rate_share=0.1),
+        criterion=CriterionConfig(completion=CompletionLossConfig.published()),
+        failures=RandomFailures(probability=0.6, max_cameras=2, fill="intact", curriculum=Curriculum()),
+    )
+
+
+def tiny_completion() -> Recipe:
+    """From the weights of `tiny` (`--init`), at a low rate, with cameras that break down a quarter of the time, for 4 s on average."""
+    chosen = tiny()
+    return replace(
+        chosen,
+        epochs=1.0,
+        optimiser=replace(chosen.optimiser, rate=2e-4, backbone_rate_share=0.1, warmup_steps=100),
+        failures=MarkovFailures(down_share=0.25, mean_down_s=4.0, fill="intact"),
+    )
 
 
 def sparse4d_v3() -> Recipe:
@@ -90,6 +118,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "sparsedrive_small_stage2": stage2,
     "sparsedrive_base_stage1": stage1,
     "sparsedrive_base_stage2": stage2,
+    "tiny_completion": tiny_completion,
+    "sparsedrive_small_stage2_completion": stage2_completion,
+    "sparsedrive_small_stage2_completion_v2": stage2_completion,
     "sparse4d_tiny": tiny,
     "sparse4d_v1_r101_h1": sparse4d_v1,
     "sparse4d_v1_r101_h4": sparse4d_v1,

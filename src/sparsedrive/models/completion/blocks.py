@@ -12,6 +12,7 @@ from sparsedrive.layers.mlp import linear_relu_norm
 
 RAY_OCTAVES = 4
 NORM_GROUPS = 8
+MIN_BELIEF = 1e-6  # half precision rounds gates that are all but closed to 0
 
 
 class RayEncoder(nn.Module):
@@ -69,6 +70,13 @@ def small_start(layer: nn.Conv2d, deviation: float = 0.0, bias: float = 0.0) -> 
 def blend(before: Tensor, after: Tensor, share: Tensor) -> Tensor:
     """From `before` (share 0) to `after` (1); unlike `torch.lerp` also where autocast gave them other precisions."""
     return before + share * (after - before)
+
+
+def revise(before: Tensor, belief: Tensor, after: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and belief once a gate (above 0) has let a newer opinion in: it counts as the gate is open, the older one, believed so far
+    as `belief` says, for the rest. So what nothing was known of is replaced, and what was well known moves by the gate's share."""
+    believed = belief + gate * (1 - belief)
+    return blend(before, after, gate / believed.clamp(min=MIN_BELIEF)), believed
 
 
 def as_pictures(rows: Float[Tensor, "B M HW D"], height: int, width: int) -> Float[Tensor, "BM D H W"]:

@@ -17,6 +17,7 @@ from sparsedrive.models.completion.config import CompletionConfig
 from sparsedrive.models.completion.guided import Guided, PlanningGuided
 from sparsedrive.models.completion.reconstruction import Reconstructed, Reconstruction
 from sparsedrive.models.completion.temporal import Completed, TemporalCompletion
+from sparsedrive.models.completion.world_model import WorldModel
 from sparsedrive.models.memory_ops import Tick
 from sparsedrive.structures import CameraRig, CompletionMemory, CompletionPredictions, FailedCameras, ImageFeatures
 
@@ -31,6 +32,7 @@ class CompletionCascade(nn.Module):
         self.temporal = None if temporal is None else TemporalCompletion(temporal, dim, camera_names, config.published)
         self.reconstruction = None if reconstruction is None else Reconstruction(reconstruction, dim, num_levels, config.published)
         self.guided = None if guided is None else PlanningGuided(guided, dim)
+        self.world_model = WorldModel(dim, num_levels) if config.world_model else None
 
     def initial_memory(
         self, batch_size: int, num_cameras: int, num_pixels: int, dim: int, plan_steps: int, dtype: torch.dtype, device: torch.device | str
@@ -57,7 +59,8 @@ class CompletionCascade(nn.Module):
         said = self._complete(images, rig, memory, cameras, true_way_m)
         believed = rig.available[:, :, None].to(said.confidence.dtype).expand(-1, -1, images.packed.shape[2])
         completed = ImageFeatures(
-            packed=put_cameras(images.packed, said.last, cameras),
+            # Where several cameras see a thing, each counts as far as it is believed.
+            packed=put_cameras(images.packed, said.last * said.confidence[..., None], cameras),
             level_hw=images.level_hw,
             confidence=put_cameras(believed, said.confidence, cameras),
         )
@@ -87,6 +90,7 @@ class CompletionCascade(nn.Module):
         if self.guided is not None:
             third = self.guided(features, confidence, images, rig, cameras, *self._way(memory, true_way_m))
             features, confidence = third.features, third.confidence
+        imagined, surprise = (None, None) if self.world_model is None or not self.training else self.world_model(images, rig)
         return CompletionPredictions(
             cameras=cameras,
             level_hw=images.level_hw,
@@ -98,6 +102,8 @@ class CompletionCascade(nn.Module):
             log_variance=second and second.log_variance,
             guided=third and third.features,
             importance=third and third.importance,
+            imagined=imagined,
+            surprise=surprise,
         )
 
     def _reconstructs_at_test(self) -> bool:

@@ -1,5 +1,6 @@
 """What the completion cascade is made of. Every level is a field of its own and can be None."""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,8 @@ class PublishedQuirks:
     """What the published cascade (Wu-didi/SparseDrive, branch v2.0-dev) does otherwise, one switch each; `docs/completion.md` explains.
 
     Attributes:
+        pseudo_geometry: a pixel is taken for a point straight ahead of the car, whichever camera it is of (x forward, sideways and down by
+            fixed factors), and moved from then to now; only its camera's own past is looked up.
         no_positions: the attention of level 1 knows neither where its queries nor where its keys are, so what it adds is one vector.
         mean_coordinates: the places of all depth hypotheses are averaged, weighted with depth^-1/2, and one sample is taken there.
         aligned_corners: the outermost pixel centres lie on the border of the picture.
@@ -21,6 +24,7 @@ class PublishedQuirks:
         sampled_latent: level 2 draws its latent at test time too.
     """
 
+    pseudo_geometry: bool = False
     no_positions: bool = False
     mean_coordinates: bool = False
     aligned_corners: bool = False
@@ -91,6 +95,11 @@ class ReconstructionConfig:
     def __post_init__(self) -> None:
         if self.hidden_dim < 1:
             raise ValueError(f"ReconstructionConfig.hidden_dim: expected at least 1, got {self.hidden_dim}; 64 is usual")
+        if not self.use_at_test:
+            warnings.warn(
+                "ReconstructionConfig.use_at_test=False: the heads are trained on features that level 2 made and tested on others",
+                stacklevel=2,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,15 +126,25 @@ class GuidedConfig:
             raise ValueError(f"GuidedConfig.trajectory: expected 'previous', 'none' or 'gt', got {self.trajectory!r}")
         if self.corridor_m <= 0 or not self.heights_m:
             raise ValueError(f"GuidedConfig: expected corridor_m above 0 and heights, got {self.corridor_m} and {self.heights_m}")
+        if self.trajectory == "gt":
+            warnings.warn(
+                "GuidedConfig.trajectory='gt': the features tell the planner the answer while training, and nothing at test time; for "
+                "comparisons only, 'previous' is the same in both",
+                stacklevel=2,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionConfig:
-    """The cascade, in the order temporal, reconstruction, guided, the same in training and test. None leaves a level out."""
+    """The cascade, in the order temporal, reconstruction, guided, the same in training and test. None leaves a level out.
+
+    `world_model`: train with `world_model.WorldModel` beside it, as published at first; no evidence that it helps.
+    """
 
     temporal: TemporalConfig | None = field(default_factory=TemporalConfig)
     reconstruction: ReconstructionConfig | None = field(default_factory=ReconstructionConfig)
     guided: GuidedConfig | None = field(default_factory=GuidedConfig)
+    world_model: bool = False
     published: PublishedQuirks = field(default_factory=PublishedQuirks)
 
     def __post_init__(self) -> None:
@@ -133,6 +152,8 @@ class CompletionConfig:
             raise ValueError(
                 "CompletionConfig: expected at least one level; to go without completion set SparseDriveConfig.completion=None"
             )
+        if self.temporal is None and self.guided is None and self.reconstruction is not None and not self.reconstruction.use_at_test:
+            raise ValueError("ReconstructionConfig.use_at_test: expected True where level 2 is the only one, got False")
 
     def check(self, dim: int, num_levels: int, camera_names: tuple[str, ...], *, has_planner: bool) -> None:
         """That it fits the model it is built into. Raises ValueError."""
@@ -146,7 +167,13 @@ class CompletionConfig:
             raise ValueError(f"TemporalConfig.levels: expected levels below {num_levels} as the encoder has, got {temporal.levels}")
         if guided is not None and guided.trajectory == "previous" and not has_planner:
             raise ValueError("GuidedConfig.trajectory: expected 'none' for a model without a planner, which has no plan, got 'previous'")
-        if temporal is not None and temporal.ring != EXTRINSICS and temporal.attention == "neighbours":
+        if temporal is None or temporal.attention == "global":
+            return
+        if self.published.data_order_neighbours and len(camera_names) != len(NUSCENES_RING):
+            raise ValueError(
+                f"PublishedQuirks.data_order_neighbours: expected the six cameras that its table is for, got {camera_names}; leave it off"
+            )
+        if temporal.ring != EXTRINSICS:
             unknown = [name for name in camera_names if name not in temporal.ring]
             if unknown:
                 raise ValueError(

@@ -16,6 +16,7 @@ from sparsedrive.models.completion.blocks import (
     as_rows,
     blend,
     level_sizes,
+    revise,
     separable,
     small_start,
     split_levels,
@@ -80,8 +81,7 @@ class PlanningGuided(nn.Module):
             if self.fine is not None:
                 refined = blend(refined, self.fine(better), important)
             gate = self.gate(torch.cat([before, better + refined], dim=1)).sigmoid()
-            after = blend(before, better + refined, gate), blend(belief, torch.ones_like(belief), gate)
-            made.append([as_rows(part, batch) for part in after])
+            made.append([as_rows(part, batch) for part in revise(before, belief, better + refined, gate)])
         refined, belief = (torch.cat(list(levels), dim=2) for levels in zip(*made, strict=True))
         return Guided(refined, belief[..., 0], importance)
 

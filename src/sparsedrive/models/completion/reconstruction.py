@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparsedrive.models.completion.blocks import NORM_GROUPS, as_pictures, as_rows, blend, level_sizes, small_start, split_levels
+from sparsedrive.models.completion.blocks import NORM_GROUPS, as_pictures, as_rows, level_sizes, revise, small_start, split_levels
 from sparsedrive.models.completion.config import PublishedQuirks, ReconstructionConfig
 
 CLOSED_GATE = -2.0  # as published: 0.12 at the start
@@ -42,7 +42,7 @@ class ReconstructionLevel(nn.Module):
         if self.gate is None:
             return decoded, torch.ones_like(confidence), mean, log_variance
         share = self.gate(torch.cat([features, decoded], dim=1)).sigmoid()
-        return blend(features, decoded, share), blend(confidence, torch.ones_like(confidence), share), mean, log_variance
+        return *revise(features, confidence, decoded, share), mean, log_variance
 
 
 class Reconstruction(nn.Module):

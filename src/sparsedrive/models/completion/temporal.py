@@ -33,7 +33,7 @@ COVERED_LOGIT = 2.0  # the gate begins at 0.88 where something was found, at 0.1
 
 
 class Completed(NamedTuple):
-    """Features of failed cameras, to be read as they are, and how much of each pixel is believed."""
+    """Features of failed cameras, and how much of each pixel is believed."""
 
     features: Float[Tensor, "B M S D"]
     confidence: Float[Tensor, "B M S"]
@@ -82,8 +82,7 @@ class TemporalCompletion(nn.Module):
             seen, coverage = self._look(pictures, rig, cameras, partners, centres, level, context)
             hidden = self.decoders[index](as_pictures(torch.cat([seen, context], dim=-1), height, width))
             gate = as_rows(self.gates[index](hidden), batch)[..., 0] + COVERED_LOGIT * (2 * coverage - 1)
-            confidence = gate.sigmoid()
-            found[level] = ((seen + as_rows(self.additions[index](hidden), batch)) * confidence[..., None], confidence)
+            found[level] = (seen + as_rows(self.additions[index](hidden), batch), gate.sigmoid())
             if index:
                 finer = F.interpolate(hidden, size=sizes[self.config.levels[index - 1]], mode="bilinear", align_corners=False)
                 coarser = as_rows(finer, batch)
@@ -131,8 +130,11 @@ class TemporalCompletion(nn.Module):
         """What is seen along the rays, a learned feature where nothing is, and the share of the depths at which something is."""
         rows = cameras.camera.shape[1]
         depths_m, groups = self.config.depths_m, self.config.num_groups
-        points_m = warp.hypotheses(rig, cameras, centres, depths_m)
-        places = warp.find(points_m, pictures, mean_weights=self._mean_weights(points_m))
+        views, points_m = pictures, warp.hypotheses(rig, cameras, centres, depths_m)
+        if self.published.pseudo_geometry:
+            views, points_m = warp.pseudo_views(pictures, rig), warp.pseudo_hypotheses(cameras, centres, depths_m)
+            partners = cameras.camera[..., None]
+        places = warp.find(points_m, views, mean_weights=self._mean_weights(points_m))
         seen = places.seen
         if partners is not None:
             seen = seen & _is_partner(partners, rig.focal_px.shape[1]).repeat_interleave(len(centres), dim=1)[:, :, None, None]

@@ -1,6 +1,9 @@
 """Where the things that a failed camera's pixels show are in other pictures: pinhole geometry, no weights."""
 
+from dataclasses import replace
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -11,6 +14,7 @@ from sparsedrive.structures._structure import structure
 
 MIN_DEPTH_M = 0.1
 HIDDEN = -1.0  # outside every picture
+PSEUDO_SLOPES = (0.8, 0.48)  # metres to the side and down for a metre ahead, at the border of the picture
 
 
 @structure
@@ -79,6 +83,24 @@ def hypotheses(
     direction, centre_m = rays(image_T_ego, wh_px, centres)
     depth_m = torch.tensor(depths_m, dtype=direction.dtype, device=direction.device)
     return (centre_m[:, :, None, None] + direction[:, :, :, None] * depth_m[:, None]).flatten(1, 2)
+
+
+def pseudo_hypotheses(cameras: FailedCameras, centres: Float[Tensor, "N 2"], depths_m: tuple[float, ...]) -> Float[Tensor, "B MN P 3"]:
+    """In place of `hypotheses`, as published: each pixel ahead of the car, whatever its camera (`PublishedQuirks.pseudo_geometry`)."""
+    aside = (2 * centres - 1) * centres.new_tensor(PSEUDO_SLOPES)
+    points_m = F.pad(aside, (1, 0), value=1.0)[:, None] * centres.new_tensor(depths_m)[:, None]
+    batch, rows = cameras.camera.shape
+    return points_m.repeat(rows, 1, 1).expand(batch, -1, -1, -1)
+
+
+def pseudo_views(pictures: Sources, rig: CameraRig) -> Sources:
+    """The remembered pictures as published: points are taken from then to now and into the present picture, whose place of the remembered
+    one is then read: the wrong way around."""
+    identity = torch.eye(4, dtype=rig.focal_px.dtype, device=rig.focal_px.device)
+    image_T_then = rig.image_T_ego[:, None].double()
+    then_T_image = se3.invert(torch.where(pictures.valid[..., None, None], pictures.image_T_now, identity).double())
+    image_T_moved = (image_T_then @ then_T_image @ image_T_then).to(rig.image_T_ego.dtype)
+    return replace(pictures, image_T_now=image_T_moved)
 
 
 def find(points_m: Float[Tensor, "B N P 3"], pictures: Sources, mean_weights: Float[Tensor, "P"] | None = None) -> Places:

@@ -18,10 +18,12 @@
 #define SD_RESTRICT __restrict
 #define SD_SIMD
 #define SD_SIMD_SUM(...)
+#define SD_PREFETCH(address) ((void)0)
 #else
 #define SD_EXPORT extern "C" __attribute__((visibility("default")))
 #define SD_INLINE inline __attribute__((always_inline))
 #define SD_RESTRICT __restrict__
+#define SD_PREFETCH(address) __builtin_prefetch(address)
 #define SD_PRAGMA(text) _Pragma(#text)
 #define SD_SIMD SD_PRAGMA(omp simd)
 #define SD_SIMD_SUM(...) SD_PRAGMA(omp simd reduction(+ : __VA_ARGS__))

@@ -4,59 +4,12 @@
 // summed by one thread in an order that depends on the arguments only: any number of threads gives the same bits.
 // The rule itself stands in ../deformable_aggregation/README.md.
 
-#include "common.h"
+#include "deformable_forward.h"
 
 namespace {
 
 constexpr int64_t BLOCK = 16;         // numbers stored at once when weights are spread over channels
 constexpr int64_t BAND_PIXELS = 4096;  // of the features' gradient, for one thread at a time
-
-template <class F, class T>
-struct Job {
-  int64_t batch, cameras, pixels, channels, anchors, per_anchor, levels, groups;
-  const int64_t* level_hw;
-  const F* packed;   // [B, C, S, D]
-  const T* points;   // [B, A, P, C, 2]
-  const T* weights;  // [B, A, P, C, L, G]
-  const T* grad;     // [B, A, D]
-  F* output;         // [B, A, D]
-  F* grad_packed;    // as packed; null: not wanted
-  T* grad_points;    // as points; null: not wanted
-  T* grad_weights;   // as weights; null: not wanted
-};
-
-// The two pixels around a point along one axis, their weights and the slopes of these. A pixel outside the map is replaced by the one
-// at the edge (which is the other of the two), with weight and slope 0.
-template <class T>
-struct Neighbours {
-  int64_t pixel[2];
-  bool on_map[2];
-  T weight[2];
-  T slope[2];
-};
-
-template <class T>
-SD_INLINE Neighbours<T> neighbours(T coordinate, int64_t size) {
-  const T position = coordinate * static_cast<T>(size) - static_cast<T>(0.5);
-  const T low = std::floor(position);
-  const T fraction = position - low;
-  const T weight[2] = {1 - fraction, fraction};
-  const T slope[2] = {-static_cast<T>(size), static_cast<T>(size)};
-  Neighbours<T> out;
-  for (int i = 0; i < 2; ++i) {
-    const int64_t pixel = static_cast<int64_t>(low) + i;
-    out.on_map[i] = pixel >= 0 && pixel < size;
-    out.pixel[i] = std::min(std::max<int64_t>(pixel, 0), size - 1);
-    out.weight[i] = out.on_map[i] ? weight[i] : 0;
-    out.slope[i] = out.on_map[i] ? slope[i] : 0;
-  }
-  return out;
-}
-
-template <class T>
-SD_INLINE bool is_visible(const T* point) {
-  return point[0] > 0 && point[0] < 1 && point[1] > 0 && point[1] < 1;  // false for NaN
-}
 
 // The four pixels of a sample.
 template <class F>
@@ -81,51 +34,6 @@ SD_INLINE void spread(const T* weights, T factor, int64_t groups, int64_t group_
     T* SD_RESTRICT begin = out + g * group_channels;
     for (int64_t d = 0; d < group_channels; d += BLOCK)
       for (int64_t i = 0; i < BLOCK; ++i) begin[d + i] = value;
-  }
-}
-
-template <class F, class T, bool FMA>
-SD_INLINE void add_sample(const Rows<F>& rows, const Neighbours<T>& y, const Neighbours<T>& x, const T* SD_RESTRICT weight,
-                          int64_t channels, T* SD_RESTRICT sums) {
-  const F *a = rows.at[0][0], *b = rows.at[0][1], *c = rows.at[1][0], *d = rows.at[1][1];
-  const T wa = y.weight[0] * x.weight[0], wb = y.weight[0] * x.weight[1];
-  const T wc = y.weight[1] * x.weight[0], wd = y.weight[1] * x.weight[1];
-  SD_SIMD
-  for (int64_t i = 0; i < channels; ++i) {
-    T value = wa * widen(a[i]);
-    value = multiply_add<FMA>(wb, widen(b[i]), value);
-    value = multiply_add<FMA>(wc, widen(c[i]), value);
-    value = multiply_add<FMA>(wd, widen(d[i]), value);
-    sums[i] = multiply_add<FMA>(weight[i], value, sums[i]);
-  }
-}
-
-// Output of anchors begin..end of all streams' anchors.
-template <class F, class T, bool FMA>
-SD_INLINE void forward_range(const Job<F, T>& job, int64_t begin, int64_t end) {
-  const int64_t channels = job.channels, group_channels = channels / job.groups, per_pair = job.levels * job.groups;
-  Buffer<T> sums_memory(channels), weight_memory(job.levels * channels + BLOCK);
-  T *sums = sums_memory.data(), *weight = weight_memory.data();
-  for (int64_t anchor = begin; anchor < end; ++anchor) {
-    std::fill(sums, sums + channels, T(0));
-    const int64_t first_image = anchor / job.anchors * job.cameras;
-    for (int64_t p = 0; p < job.per_anchor; ++p)
-      for (int64_t c = 0; c < job.cameras; ++c) {
-        const int64_t pair = (anchor * job.per_anchor + p) * job.cameras + c;
-        const T* point = job.points + pair * 2;
-        if (!is_visible(point)) continue;
-        // all levels at once: what was just stored in one way and is loaded in another makes the processor wait
-        spread(job.weights + pair * per_pair, T(1), per_pair, group_channels, weight);
-        const F* level = job.packed + (first_image + c) * job.pixels * channels;
-        for (int64_t l = 0; l < job.levels; ++l) {
-          const int64_t height = job.level_hw[2 * l], width = job.level_hw[2 * l + 1];
-          const Neighbours<T> y = neighbours(point[1], height), x = neighbours(point[0], width);
-          add_sample<F, T, FMA>(rows_of(level, width, channels, y, x), y, x, weight + l * channels, channels, sums);
-          level += height * width * channels;
-        }
-      }
-    F* SD_RESTRICT output = job.output + anchor * channels;
-    for (int64_t i = 0; i < channels; ++i) narrow(sums[i], output[i]);
   }
 }
 
@@ -313,7 +221,9 @@ SD_INLINE void features_gradient(const Job<F, T>& job, int64_t image, const Band
 #define SD_KERNELS(NAME, TARGET, FMA)                                                                                        \
   template <class F, class T>                                                                                                \
   struct NAME {                                                                                                              \
-    TARGET static void forward(const Job<F, T>& job, int64_t begin, int64_t end) { forward_range<F, T, FMA>(job, begin, end); } \
+    TARGET static void forward(const Job<F, T>& job, const int64_t* anchors, int64_t count) {                                \
+      forward_anchors<F, T, FMA>(job, anchors, count);                                                                       \
+    }                                                                                                                        \
     TARGET static void pairs(const Job<F, T>& job, int64_t begin, int64_t end) { pair_gradients_range<F, T, FMA>(job, begin, end); } \
     TARGET static void features(const Job<F, T>& job, int64_t image, const Band& band, const std::vector<int64_t>& seen) {    \
       features_gradient<F, T, FMA>(job, image, band, seen);                                                                  \
@@ -328,7 +238,12 @@ SD_KERNELS(Avx512, SD_TARGET_AVX512, true)
 template <template <class, class> class Kernels, class F, class T>
 bool run(const Job<F, T>& job, int64_t threads) {
   const int64_t anchors = job.batch * job.anchors, images = job.batch * job.cameras;
-  if (job.output) return in_parallel(anchors, 4, threads, [&](int64_t begin, int64_t end) { Kernels<F, T>::forward(job, begin, end); });
+  if (job.output) {
+    const std::vector<int64_t> order = by_picture(job);
+    const int64_t grain = std::min(MOST_ANCHORS, anchors / PIECES + 1);
+    const auto some = [&](int64_t begin, int64_t end) { Kernels<F, T>::forward(job, order.data() + begin, end - begin); };
+    return in_parallel(anchors, grain, threads, some);
+  }
   bool good = true;
   if (job.grad_points || job.grad_weights)
     good = in_parallel(anchors, 4, threads, [&](int64_t begin, int64_t end) { Kernels<F, T>::pairs(job, begin, end); });
