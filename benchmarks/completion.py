@@ -16,17 +16,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import sparsedrive
+from baselines.memory import MIB, most_mib
 from latency import make_frame, surround_rig
 from sparsedrive.models.completion import memory as memory_of
 from sparsedrive.models.completion import warp
@@ -39,7 +38,6 @@ from sparsedrive.structures import NUSCENES_CAMERAS, Frame, ImageFeatures, Strea
 
 MAPS_HW = ((8, 22), (16, 44), (32, 88))
 DIM, CAMERAS = 256, 6
-MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +100,6 @@ def kept_mib(forward: Callable[[], torch.Tensor]) -> float:
         kept = forward()
     assert kept.requires_grad
     return sum(storages.values()) / MIB
-
-
-def most_mib(forward: Callable[[], object]) -> float:
-    """Most memory that a call holds at once, beside what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        kept = forward()
-    assert kept is not None and found.profiler is not None
-    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
-    changes = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(accumulate(changes, initial=0)) / MIB
 
 
 def compare_attention(rounds: int) -> list[dict[str, float | str]]:

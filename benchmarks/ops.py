@@ -7,7 +7,9 @@ is first held against the reference, output and gradients; one that differs gets
 other load on the machine hits all; ratios are to the baseline named first. "bound" is the shortest time for the bytes and operations that
 cannot be avoided, at the speed of a large copy and a large matrix product measured in this run. On a GPU a time is that of the device
 (a recorded graph where the backend can be recorded, the cache cleared before each run); "called" is what one call takes from Python.
-With more threads than free cores every small step waits for a thread that is not running: use as many as there are idle cores.
+"peak MiB" is the most that one call allocates at once, its
+result included. With more threads than free cores every small step waits for a thread that is not running: use as many as there are idle
+cores.
 """
 
 import platform
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from baselines import counted, published_style
 from baselines.counted import Ceiling, Cost
+from baselines.memory import most_mib
 from sparsedrive.ops import backend_report, deformable_aggregation, sigmoid_focal_loss
 from sparsedrive.ops.deformable_aggregation.reference import visible
 from sparsedrive.ops.deformable_aggregation.samples import SPARSEDRIVE_SMALL_POINTS, Sample, sparsedrive_small
@@ -34,7 +37,7 @@ PUBLISHED = "published-style"
 NOT_RECORDED = ("visible",)
 """Backends that wait for the device: there is no graph of them, and their time has Python in it."""
 CACHE_BYTES = 1 << 28  # more than any GPU's cache
-COLUMNS = ("op", "dtype", "what", "backend", "ms", "ratio", "called ms", "bound ms", "of bound", "GB", "GFLOP", "difference")
+COLUMNS = ("op", "dtype", "what", "backend", "ms", "ratio", "called ms", "bound ms", "of bound", "GB", "GFLOP", "peak MiB", "difference")
 Results = list[Tensor]
 
 
@@ -210,9 +213,10 @@ def lines_of(case: Case, ceiling: Ceiling, options: Options) -> list[tuple[str, 
         if name in right:
             device, called = times[name]
             figures = (f"{device:.3f}", f"{times[right[0]][0] / device:.1f}x", f"{called:.3f}", f"{bound:.3f}", f"{bound / device:.0%}")
-            lines.append((*head, *figures, *cost, f"{differences[name]:.0e}"))
+            peak = f"{most_mib(case.runs[name], options.device):.1f}"
+            lines.append((*head, *figures, *cost, peak, f"{differences[name]:.0e}"))
         else:
-            lines.append((*head, "not timed", "", "", "", "", *cost, f"wrong: {differences[name]:.0e}"))
+            lines.append((*head, "not timed", "", "", "", "", *cost, "", f"wrong: {differences[name]:.0e}"))
     return lines
 
 
