@@ -30,7 +30,7 @@ def test_presets_lists_all(capsys):
 def test_stream_writes_results_pictures_and_video(log, tmp_path, capsys):
     assert main(["stream", "--data", str(log), "--out", str(tmp_path), "--device", "cpu", "--annotations", "--weights", "random"]) == 0
     printed = capsys.readouterr()
-    assert "warning: no --weights" in printed.err and "4 frames" in printed.out
+    assert "warning: preset 'tiny' runs with untrained" in printed.err and "4 frames" in printed.out
     results = read_results(tmp_path / "results.json")
     assert results.sequence == "scene-0001" and results.weights is None and results.preset == "tiny"
     assert [frame.time_s for frame in results.frames] == pytest.approx(

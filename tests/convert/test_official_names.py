@@ -6,7 +6,7 @@ import torch
 from sources import golden_folder
 from sparsedrive.config import preset, presets
 from sparsedrive.convert.checkpoint import from_official_names, to_official_names
-from sparsedrive.convert.sparsedrive import key_table, official_constants, official_name, own_constants
+from sparsedrive.convert.sparsedrive import OWN, key_table, official_constants, official_name, own_constants
 
 GOLDEN = golden_folder() / "sparsedrive"
 
@@ -51,7 +51,8 @@ def test_every_name_is_mapped_to_one_of_its_own(name):
     renamed = [official_name(key, table) for key in state if key not in own_constants(config)]
     assert len(set(renamed)) == len(state) - len(own_constants(config))
     assert not set(renamed) & official_constants(config).keys()
-    own = ("completion.",) if config.completion else ()
+    own = [ours for ours, _ in OWN if any(key.startswith(ours) for key in state)]
+    assert bool(own) == (name in ("tiny", "tiny_pretrained", "tiny_completion") or config.completion is not None)
     assert all(key.startswith(("img_backbone.", "img_neck.", "depth_branch.", "head.", *own)) for key in renamed)
 
 

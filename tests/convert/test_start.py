@@ -59,7 +59,7 @@ def test_resnets_of_torchvision_and_timm(tmp_path, wrapped):
     neck = model.image_encoder.neck.lateral_convs[0].weight.clone()
     report = start_backbone(model, path)
     assert report.taken == (100 if wrapped == "old" else 120)
-    assert report.fresh_parts == ("depth_head", "detection", "image_encoder.neck", "map", "planner")
+    assert report.fresh_parts == ("depth_head", "detection", "image_encoder.neck", "map", "object_head", "planner")
     for name, value in model.image_encoder.backbone.state_dict().items():
         if not (wrapped == "old" and name.endswith("num_batches_tracked")):
             assert torch.equal(value, state[name]), name

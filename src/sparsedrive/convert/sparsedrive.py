@@ -72,7 +72,7 @@ PLANNER_BRANCHES: Table = [
     ("plan_offsets.", "plan_reg_branch."),
     ("ego_status.", "plan_status_branch."),
 ]
-OWN: Table = [("object_head.", "object_head."), ("completion.", "completion.")]
+OWN: Table = [(name, name) for name in ("object_head.", "completion.", "planner.status_encoder.")]
 """Parts the official code does not have (its cascade is another one): they keep their names."""
 # What a decoder layer holds, in the order of the official list.
 SAMPLING: list[tuple[str, Table]] = [("aggregation.", AGGREGATION)]
