@@ -30,7 +30,8 @@ def completion(attention: str = "global", **changes) -> CompletionConfig:
 
 def config(completion: CompletionConfig | None) -> SparseDriveConfig:
     """`model_samples.config` with a completion; None: only mask-aware."""
-    return replace(model_samples.config(), mask_aware=True, completion=completion)
+    # Where instances start is a choice, which the last bits of another batch size could change.
+    return replace(model_samples.config(), mask_aware=True, completion=completion, objects=None)
 
 
 def failing(frame: Frame, *cameras: int, stream: int = 0) -> Frame:

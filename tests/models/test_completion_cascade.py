@@ -32,7 +32,7 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def plain():
-    return build(model_samples.config())
+    return build(replace(model_samples.config(), objects=None))
 
 
 def drive(length: int = 4, stream: int = 1):

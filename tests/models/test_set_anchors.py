@@ -56,8 +56,8 @@ def test_other_sizes_are_refused_and_nothing_is_changed(change):
     sizes = anchor_sizes(model.config)
     wanted = getattr(sizes, change)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match=rf"model 'tiny': {change} {wanted - 1} instead of {wanted}; .* --preset tiny"):
-        set_anchors(model, made(replace(sizes, **{change: wanted - 1})))
+    with pytest.raises(ValueError, match=rf"model 'tiny': {change} {wanted + 1} instead of {wanted}; .* --preset tiny"):
+        set_anchors(model, made(replace(sizes, **{change: wanted + 1})))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -20,10 +20,11 @@ SEQUENCE_LENGTH = 3
 
 
 def model_config() -> SparseDriveConfig:
-    """`model_samples.config` with one depth level, so that its targets are small, and a thin backbone."""
+    """`model_samples.config` with one depth level, so that its targets are small, and a thin backbone; without object maps, whose losses
+    are averaged over pixels, of which every stream has another number."""
     config = model_samples.config()
     encoder = replace(config.encoder, backbone=ResNetConfig(depth=18, width=8))
-    return replace(config, encoder=encoder, depth=DepthHeadConfig(num_levels=1))
+    return replace(config, encoder=encoder, depth=DepthHeadConfig(num_levels=1), objects=None)
 
 
 def train_config(**changes) -> TrainConfig:
