@@ -99,7 +99,7 @@ def ways(options: Options) -> dict[str, tuple[str, str]]:
     found = {"gather_scatter (rowwise)": ("rowwise", "gather_scatter")}
     for row in rows:
         if (row.backend == "cpp") == (options.device == "cpu"):
-            flows = ("implicit_gemm", "fetch_on_demand")
+            flows = ("implicit_gemm", "fetch_on_demand") if row.backend == "cpp" else ("implicit_gemm",)
             found = {**{f"{flow} ({row.backend})": (row.backend, flow) for flow in flows}, **found}
     return found
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsedrive import ops
+from sparsedrive.ops import sparse_conv as _  # noqa: F401  ops enter the table when they are imported
 from sparsedrive.ops.backends import backend_report
 
 PACKAGES = ("sparsedrive", "torch", "numpy", "scipy", "shapely", "opencv-python-headless", "safetensors", "tyro", "jaxtyping", "rich")

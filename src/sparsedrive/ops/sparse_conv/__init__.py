@@ -11,7 +11,7 @@ from sparsedrive.ops.sparse_conv.reference import Triple, kernel_places
 __all__ = ["available_dataflows", "kernel_places", "kernel_tables", "reached_coords", "sparse_conv"]
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-DATAFLOWS = ("auto", "implicit_gemm", "gather_scatter", "fetch_on_demand")
+DATAFLOWS = ("auto", *op.DATAFLOWS["cpp"])
 
 
 def sparse_conv(
@@ -33,7 +33,8 @@ def sparse_conv(
         in_of_out: int32, for each kernel offset and output row the input row, or -1.
         out_of_in: int32, for each kernel offset and input row the output row, or -1; the gradient of the features follows it.
         dataflow: order of the sums, see `sparse.ConvConfig`; "auto" for the backend's best.
-        backend: "reference", "cpp" (on a CPU), "rowwise", or None for the `use_backend` context or else the best for the device.
+        backend: "reference", "cpp" (on a CPU), "triton" (on a GPU), "rowwise", or None for the `use_backend` context or else the best for
+            the device.
 
     Half precision is summed in float32 and rounded once. Double backward is not there.
 
@@ -53,7 +54,7 @@ def sparse_conv(
 
 def available_dataflows(device: str) -> tuple[str, ...]:
     """What `dataflow` can be, beside "auto", for tensors on "cpu" or "cuda" with what is installed here."""
-    return DATAFLOWS[1:] if backends.find_kernel(op.NAME, backends.AUTO, device).backend == "cpp" else ("gather_scatter",)
+    return op.DATAFLOWS[backends.find_kernel(op.NAME, backends.AUTO, device).backend]
 
 
 def kernel_tables(

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from sparsedrive.ops import triton_backend
 from sparsedrive.ops._define import define_op
 from sparsedrive.ops.backends import Kernel
 from sparsedrive.ops.sparse_conv import cpp, rowwise
@@ -13,6 +14,13 @@ def _fake(feats: Tensor, weight: Tensor, in_of_out: Tensor, out_of_in: Tensor, d
     return feats.new_empty(in_of_out.shape[1], weight.shape[2])
 
 
+DATAFLOWS = {
+    "cpp": ("implicit_gemm", "gather_scatter", "fetch_on_demand"),
+    "triton": ("implicit_gemm", "gather_scatter"),
+    "rowwise": ("gather_scatter",),
+}
+"""What each backend can be told beside "auto"."""
+_TRITON = "sparsedrive.ops.sparse_conv.triton_kernels"
 KERNELS = (
     Kernel(
         backend="cpp",
@@ -20,6 +28,13 @@ KERNELS = (
         note="rows read where they lie, sums in registers, in C++",
         forward=cpp.forward,
         backward=cpp.backward,
+    ),
+    Kernel(
+        backend="triton",
+        devices=("cuda",),
+        note="rows read where they lie, sums in registers, in Triton",
+        forward=triton_backend.deferred(_TRITON, "forward"),
+        backward=triton_backend.deferred(_TRITON, "backward"),
     ),
     Kernel(
         backend="rowwise",
@@ -36,5 +51,5 @@ run = define_op(
     differentiable=(0, 1),
     fake=_fake,
     kernels=KERNELS,
-    missing={"cpp": cpp.why_missing()},
+    missing={"cpp": cpp.why_missing(), "triton": triton_backend.why_missing()},
 )

@@ -18,7 +18,7 @@ def forward(feats: Tensor, weight: Tensor, in_of_out: Tensor, out_of_in: Tensor,
         ValueError: another dataflow was asked for.
     """
     if dataflow not in ("auto", "gather_scatter"):
-        remedy = "install the C++ kernels (CPU), or take 'auto'"
+        remedy = "install the C++ kernels (CPU) or Triton (GPU), or take 'auto'"
         raise ValueError(f"sparse_conv.dataflow: expected 'auto' or 'gather_scatter' of backend 'rowwise', got {dataflow!r}; {remedy}")
     dtype = compute_dtype(feats.dtype)
     return _apply(feats.to(dtype), weight.to(dtype), in_of_out).to(feats.dtype)
