@@ -77,8 +77,9 @@ def test_a_session_puts_the_model_in_eval_mode():
 def test_score_threshold_reaches_the_decoder(model):
     scene = StreamingSession(model, score_threshold=1.1).step(frame(0))
     assert not scene.detections.valid.any() and not scene.map.valid.any()
-    every = StreamingSession(model).step(frame(0))
-    assert every.detections.valid.any() and every.map.valid.all()  # of boxes in one place the better one stays
+    with_twins = build(replace(config(), no_duplicates=False))  # else of boxes in one place only the best is valid
+    every = StreamingSession(with_twins).step(frame(0))
+    assert every.detections.valid.all() and every.map.valid.all()
 
 
 def test_saved_and_loaded_it_goes_on_bit_by_bit(session, model, tmp_path):
