@@ -36,7 +36,7 @@ class Options:
 
     root: Path
     """Folder of real nuScenes tables with the pictures of some frames of scene-0103."""
-    epochs: int = 400
+    epochs: int = 500
     """Two steps each."""
     rate: float = 5e-4
     score: float = 0.3
