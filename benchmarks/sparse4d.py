@@ -5,7 +5,8 @@
 
 `time`: versions take turns, so that a change of the machine's speed hits all of them; medians over warm frames of noise, random weights.
 `ablation`: `sparse4d_tiny` and the same decoder without memory, without denoising, and without quality estimation, each trained with the
-same recipe, seed and steps on the split "train", evaluated on "val". A run that is there already is not repeated.
+same recipe, seed and steps on the split "train", evaluated on "val". A run that is there already is not repeated. Unless told otherwise
+all start from the trained image encoder of `tiny` and leave it as it is, so that the decoder gets far in a short run.
 """
 
 import statistics
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -25,9 +26,12 @@ import sparsedrive
 from latency import make_frame
 from sparsedrive.cli import main as command
 from sparsedrive.config.presets import PRESETS
+from sparsedrive.convert.checkpoint import save
 from sparsedrive.evaluation.results import Evaluation
+from sparsedrive.models.anchors import set_anchors
 from sparsedrive.models.sparsedrive import SparseDriveConfig
 from sparsedrive.runtime.session import StreamingSession
+from sparsedrive.structures.anchors import Anchors
 from sparsedrive.training.recipes import RECIPES
 
 
@@ -57,6 +61,12 @@ class Ablation:
     """Passes over the split."""
     seed: int = 0
     """Of weights, order and augmentation."""
+    encoder: Literal["tiny", "random"] = "tiny"
+    """The trained image encoder of `tiny`, which does not learn here: what learns is what the variants differ in. Or all from scratch."""
+    anchors: Path | None = None
+    """Written by `sparsedrive anchors`."""
+    workers: int = 2
+    """Loading processes."""
 
 
 def timed_versions() -> dict[str, SparseDriveConfig]:
@@ -114,8 +124,8 @@ def ablate(arguments: Ablation) -> None:
         weights, evaluation = run / "model.safetensors", run / "eval" / "evaluation.json"
         words = ["--data", str(arguments.data)]
         if not weights.is_file():
-            options = ["--epochs", str(arguments.epochs), "--seed", str(arguments.seed), "--resume"]
-            _succeed(["train", name, *words, "--out", str(run), *options])
+            options = ["--epochs", str(arguments.epochs), "--seed", str(arguments.seed), "--workers", str(arguments.workers), "--resume"]
+            _succeed(["train", name, *words, "--out", str(run), *_start(make(), run, arguments), *options])
         if not evaluation.is_file():
             options = ["--preset", name, "--weights", str(weights), "--tasks", "det,track", "--no-report"]
             _succeed(["eval", *words, "--out", str(evaluation.parent), *options])
@@ -124,6 +134,19 @@ def ablate(arguments: Ablation) -> None:
         numbers = (result.detection.mean_ap, result.detection.nds, result.tracking.mean_amota, result.tracking.mean_amotp_m)
         table.add_row(name, *(f"{number:.3f}" for number in numbers))
     Console().print(table)
+
+
+def _start(config: SparseDriveConfig, run: Path, arguments: Ablation) -> list[str]:
+    """Options for what a run starts from. A trained encoder leaves all other weights what they would have been without it."""
+    if arguments.encoder == "random":
+        return [] if arguments.anchors is None else ["--anchors", str(arguments.anchors)]
+    model, trained = sparsedrive.load(config, seed=arguments.seed), sparsedrive.load("tiny", "packaged")
+    model.image_encoder.load_state_dict(trained.image_encoder.state_dict())
+    if arguments.anchors is not None:
+        set_anchors(model, Anchors.load(arguments.anchors))
+    run.mkdir(parents=True, exist_ok=True)
+    save(model, run / "start.safetensors")
+    return ["--init", str(run / "start.safetensors"), "--freeze", "image_encoder"]
 
 
 def _succeed(words: list[str]) -> None:

@@ -125,7 +125,7 @@ def measure(options: Options, name: str, precision: Literal["no", "bf16"], compi
             trainer.plain_model.compile()
         trainer.model.train()
         batches = iter(loader)
-        for _ in range(steps + (2 if steps > 1 else 0)):
+        for _ in range(steps + (2 if steps > 1 or compiled else 0)):
             frame, targets = next(batches)
             began = time.perf_counter()
             trainer.train_step(frame, targets)  # waits for the device: it reads the losses
@@ -154,7 +154,7 @@ def main(options: Options) -> None:
                 done = subprocess.run(words, capture_output=True, text=True, check=False)
                 cells = [name, {"no": "float32", "bf16": "bfloat16"}[precision], "compiled" if compiled else "eager"]
                 if done.returncode:
-                    table.add_row(*cells, "does not run:", done.stderr.strip().splitlines()[-1][:60])
+                    table.add_row(*cells, "does not run:", [f"exit status {done.returncode}", *done.stderr.strip().splitlines()][-1][:60])
                     continue
                 row = json.loads(done.stdout.splitlines()[-1])
                 speed = f"{row['batch'] / row['step_s']:.2f}"

@@ -5,17 +5,22 @@ import resource
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from sparsedrive.cli import main
 from sparsedrive.cli.train_show import duration, seconds_left
 from sparsedrive.data.prepared import PreparedData, scene_path
+from sparsedrive.models.completion.config import CompletionConfig, GuidedConfig, TemporalConfig
+from sparsedrive.models.sparsedrive import SparseDrive
 from sparsedrive.training.logs import read_log
+from sparsedrive.training.recipes import recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
 import small_runs
@@ -86,6 +91,28 @@ def test_a_run_says_what_it_does_and_leaves_weights_and_curves(data, tmp_path, c
     assert len(lines) == 2 and lines[1].startswith("step 2/2  loss ")
     assert all(word in lines[0] for word in ("gradient", "samples/s", "left"))
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+
+
+def test_a_recipe_with_failures_loses_cameras_and_teaches_their_completion(data, tmp_path, capsys, monkeypatch):
+    completion = CompletionConfig(
+        temporal=TemporalConfig(num_heads=2, attention="neighbours", ring="extrinsics"), guided=GuidedConfig(num_heads=2)
+    )
+    config = replace(small_runs.small(), mask_aware=True, completion=completion)
+    failures = replace(recipe("tiny_completion").failures, down_share=0.5)
+    monkeypatch.setitem(small_runs.PRESETS, "small", lambda: config)
+    monkeypatch.setitem(small_runs.recipes.RECIPES, "small", lambda: replace(small_runs.recipe(), failures=failures))
+    lost, forward = [], SparseDrive.forward
+
+    def watched(self, frame, *others, **named):
+        lost.append(~frame.rig.available)
+        return forward(self, frame, *others, **named)
+
+    monkeypatch.setattr(SparseDrive, "forward", watched)
+    assert train(data.folder, tmp_path / "run", "--epochs", "2") == 0
+    assert 0.2 < torch.cat(lost).float().mean() < 0.8
+    assert "cameras fail: MarkovFailures(" in capsys.readouterr().out
+    taught = [row["loss.completion.consistency"] for row in read_log(tmp_path / "run")]
+    assert [value > 0 for value in taught] == [bool(some.any()) for some in lost]
 
 
 def test_the_weights_are_those_of_the_last_checkpoint_and_load(finished):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,7 +30,9 @@ def rig(available: tuple[bool, bool] = (True, True)) -> CameraRig:
 
 def empty_map() -> ObjectMap:
     shape = (1, 2, HEIGHT_PX // CELL_PX, WIDTH_PX // CELL_PX)
-    return ObjectMap(class_logits=torch.zeros(*shape, 10), geometry=torch.zeros(*shape, GEOMETRY_DIM), level=1)
+    return ObjectMap(
+        class_logits=torch.zeros(*shape, 10), geometry=torch.zeros(*shape, GEOMETRY_DIM), shown=torch.ones(shape, dtype=torch.bool), level=1
+    )
 
 
 def box(x_m: float, y_m: float, yaw_rad: float = 0.0) -> list[float]:
@@ -79,28 +82,41 @@ def test_a_perfect_map_costs_nothing_and_failed_cameras_do_not_count():
     found = object_targets(empty_map(), boxes, rig(), ObjectLossConfig().core)
     logits = torch.full((*found.label.shape, 10), -20.0)
     logits.scatter_(-1, found.label.clamp(min=0)[..., None], torch.where(found.label == NOTHING, -20.0, 20.0)[..., None])
-    perfect = ObjectMap(class_logits=logits, geometry=found.geometry, level=1)
+    perfect = replace(empty_map(), class_logits=logits, geometry=found.geometry)
     assert sum(object_losses([perfect], boxes, rig())) < 1e-6
-    wrong_behind = ObjectMap(class_logits=logits.clone(), geometry=found.geometry.clone(), level=1)
+    wrong_behind = replace(empty_map(), class_logits=logits.clone(), geometry=found.geometry.clone())
     wrong_behind.class_logits[0, 1] *= -1
     wrong_behind.geometry[0, 1] += 1
-    assert sum(object_losses([wrong_behind], boxes, rig((True, False)))) < 1e-6
     assert sum(object_losses([wrong_behind], boxes, rig())) > 1
+    wrong_behind.shown[0, 1] = False
+    assert sum(object_losses([wrong_behind], boxes, rig())) < 1e-6
 
 
 def test_the_head_reads_the_levels_it_was_told_to():
     draw = torch.Generator().manual_seed(0)
     features = pack_levels([torch.randn(2, 3, 16, *size, generator=draw) for size in ((8, 12), (4, 6), (2, 3), (1, 2))])
-    maps = ObjectHeadConfig(levels=(1, 3)).build(16)(features)
+    available = torch.tensor([[True, True, False]] * 2)
+    maps = ObjectHeadConfig(levels=(1, 3)).build(16)(features, available)
+    assert maps[0].shown.all((2, 3)).tolist() == available.tolist() and not maps[0].shown[:, 2].any()
     assert [(each.level, tuple(each.class_logits.shape), tuple(each.geometry.shape)) for each in maps] == [
         (1, (2, 3, 4, 6, 10), (2, 3, 4, 6, 8)),
         (3, (2, 3, 1, 2, 10), (2, 3, 1, 2, 8)),
     ]
     assert maps[0].class_logits.sigmoid().mean() < 0.1
     with pytest.raises(ValueError, match="more than 4 feature levels, got 4"):
-        ObjectHeadConfig(levels=(4,)).build(16)(features)
+        ObjectHeadConfig(levels=(4,)).build(16)(features, available)
     with pytest.raises(ValueError, match=r"levels.*got \(\)"):
         ObjectHeadConfig(levels=())
+
+
+def test_a_completed_pixel_shows_something_where_it_is_rather_believed_than_not():
+    features = pack_levels([torch.randn(1, 2, 16, *size) for size in ((4, 6), (2, 3))])
+    belief = torch.ones(features.packed.shape[:3])
+    belief[0, 1] = torch.linspace(0, 1, belief.shape[2])  # the finer level has 24 of 30 pixels
+    (each,) = ObjectHeadConfig(levels=(1,)).build(16)(replace(features, confidence=belief), torch.tensor([[True, False]]))
+    assert each.shown[0, 0].all() and torch.equal(each.shown[0, 1].flatten(), belief[0, 1, 24:] > 0.5)
+    (each,) = ObjectHeadConfig(levels=(0,)).build(16)(replace(features, confidence=belief), torch.tensor([[True, False]]))
+    assert each.shown[0, 1].sum() == 9
 
 
 def test_boxes_are_proposed_where_a_perfect_map_shows_them():
@@ -110,7 +126,7 @@ def test_boxes_are_proposed_where_a_perfect_map_shows_them():
     found = object_targets(empty_map(), boxes, cameras, core=0.1)  # the nearest pixel alone
     centred = 5.0 - found.geometry[..., :2].abs().sum(-1)  # one peak for every box
     logits = torch.where(found.label == NOTHING, -5.0, centred)[..., None].expand(*found.label.shape, 10)
-    state = propose(ObjectMap(class_logits=logits, geometry=found.geometry, level=1), cameras, 2)
+    state = propose(replace(empty_map(), class_logits=logits, geometry=found.geometry), cameras, 2)
     order = state[0, :, box_state.Y].argsort(descending=True)
     expected = box_state.encode(wanted)
     expected[..., box_state.VX :] = 0
@@ -121,13 +137,14 @@ def test_proposals_are_peaks_of_cameras_that_work_and_as_many_as_asked_for():
     draw = torch.Generator().manual_seed(0)
     empty = empty_map()
     geometry = torch.randn(empty.geometry.shape, generator=draw)
-    each = ObjectMap(class_logits=torch.full_like(empty.class_logits, -3.0), geometry=geometry, level=1)
+    each = replace(empty, class_logits=torch.full_like(empty.class_logits, -3.0), geometry=geometry)
     each.class_logits[0, 0, 3, 5, 2], each.class_logits[0, 0, 3, 6, 2], each.class_logits[0, 1, 4, 10, 7] = 4.0, 3.0, 5.0
-    several = propose(each, rig((True, True)), 3)
-    ahead = propose(each, rig((True, False)), 1)
+    several = propose(each, rig(), 3)
+    each.shown[:, 1] = False
+    ahead = propose(each, rig(), 1)
     torch.testing.assert_close(several[:, 1:2], ahead)  # the camera behind saw the most confident one
     each.class_logits[0, 0, 3, 6, 2] = 9.0  # a neighbour that is more confident is the peak then
-    assert not torch.allclose(propose(each, rig((True, False)), 1), ahead)
+    assert not torch.allclose(propose(each, rig(), 1), ahead)
     assert propose(each, rig(), 400).shape == (1, 400, 11) and propose(each, rig(), 400).isfinite().all()
 
 
@@ -138,7 +155,7 @@ def test_a_far_object_counts_as_much_as_a_near_one_of_many_pixels():
     assert pixels[0].sum() > 3 * pixels[1].sum() > 0
 
     def loss(wrong: torch.Tensor) -> float:
-        each = ObjectMap(class_logits=empty_map().class_logits, geometry=found.geometry + wrong[..., None], level=1)
+        each = replace(empty_map(), geometry=found.geometry + wrong[..., None])
         return float(object_losses([each], boxes, rig())[1])
 
     assert loss(pixels[0]) == pytest.approx(loss(pixels[1])) and loss(pixels[0]) > 0.1

@@ -6,8 +6,8 @@ Rows: 1 plain model, blank pictures; 2 mask-aware aggregation, not trained; 3 tr
 with each failed camera's last features held; 6 row 4 with level 1 of the cascade as it starts, so only the warp; 7a, 7b, 7c trained with
 levels 1, 1+2, 1+2+3. All start from the same weights; the image encoder is frozen, so its features are computed once and kept on disk.
 Trained rows see the same frames and failures. Judged are held-out scenes: clean, and with each camera by itself dying after `--history`
-frames; AP counts where only the dead camera would see, after the failure. Differences are taken against row 4 with the same seed; each row
-appends to OUT/rows.json as it is done, so rows can be run one by one. It needs no GPU.
+frames; AP counts where only the dead camera would see, after the failure: all of it ("dead"), and its first 4 s ("early"). Differences are
+taken against row 4 with the same seed; each row appends to OUT/rows.json as it is done, so rows can be run one by one. It needs no GPU.
 """
 
 import json
@@ -32,23 +32,26 @@ from sparsedrive.data.failures import FailureSchedule, MarkovFailures
 from sparsedrive.data.prepared import PreparedData
 from sparsedrive.data.sampler import FrameRun, SequenceSampler
 from sparsedrive.decoding import decode
-from sparsedrive.evaluation.predictions import PredictionSet, box_records, joined, kept
+from sparsedrive.evaluation.predictions import FramePredictions, PredictionSet, box_records, joined, kept
 from sparsedrive.evaluation.robustness import Judge
 from sparsedrive.evaluation.robustness_metrics import Sector, blind_ap_difference, box_sectors
 from sparsedrive.evaluation.sections import detection_section
-from sparsedrive.losses.completion import CompletionLossConfig, CompletionTeacher, unexplained_share
-from sparsedrive.losses.criterion import CriterionConfig, compute_losses
+from sparsedrive.losses.completion import CompletionTeacher, unexplained_share
+from sparsedrive.losses.criterion import compute_losses
+from sparsedrive.metrics.records import BoxRecords
 from sparsedrive.models.completion.cameras import take_cameras
 from sparsedrive.models.completion.cascade import CompletionCascade
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.structures import CompletionPredictions, with_available
 from sparsedrive.training.config import OptimiserConfig
 from sparsedrive.training.optimiser import rate_share
+from sparsedrive.training.recipes import recipe
 
 Row = Literal["1", "2", "3", "4", "5", "6", "7a", "7b", "7c"]
 CASCADE = ("4", "5", "6", "7a", "7b", "7c")
 UNTRAINED = {"1": None, "2": None, "5": "4", "6": "4"}
 """Rows without training, and whose weights they use; None: those that all start from."""
+EARLY_FRAMES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,7 @@ def train(model: SparseDrive, cache: FeatureCache, arguments: Arguments) -> dict
     groups = [{"params": group, "share": share} for group, share in ((heads, 1.0), (own, 10.0)) if group]
     optimiser = torch.optim.AdamW(groups, lr=arguments.rate, weight_decay=1e-3)
     schedule = OptimiserConfig(rate=arguments.rate, warmup_steps=min(100, arguments.steps // 10))
-    criterion = CriterionConfig(completion=CompletionLossConfig())
+    criterion = recipe("tiny_completion").criterion
     state, last, begun = None, [], time.perf_counter()
     for step in range(arguments.steps):
         for group in optimiser.param_groups:
@@ -162,57 +165,83 @@ def _unexplained(said: CompletionPredictions, teacher: CompletionTeacher) -> flo
 
 
 @torch.inference_mode()
-def answers(model: SparseDrive, cache: FeatureCache, judge: Judge, script: FailureSchedule) -> PredictionSet:
-    """All held-out scenes through the model."""
+def answers(model: SparseDrive, cache: FeatureCache, judge: Judge, scripts: Sequence[FailureSchedule]) -> list[PredictionSet]:
+    """All held-out scenes through the model, once for every script, side by side as streams of one batch."""
     model.image_encoder = CachedEncoder(cache)
     model.eval()
-    found = []
+    found: list[list[FramePredictions]] = [[] for _ in scripts]
     for number, (name, count) in enumerate(cache.frames_of.items()):
         state = None
         for index in range(count):
             request = cache.request(name, index, sequence_id=number)
-            frame, _ = cache.batch([request])
-            failed = torch.tensor([[fault is not None for fault in script.faults(request, cache.camera_names)]])
+            frame, _ = cache.batch([request] * len(scripts))
+            failed = torch.tensor([[fault is not None for fault in script.faults(request, cache.camera_names)] for script in scripts])
             said, state = model(with_available(frame, frame.rig.available & ~failed), state)
-            found.append(kept(decode(said, frame.command), 0))
-    boxes, lines, forecasts, plan_m = joined(found)
+            scene = decode(said, frame.command, no_duplicates=model.config.no_duplicates)
+            for stream, frames in enumerate(found):
+                frames.append(kept(scene, stream))
+    return [_prediction_set(model, judge, frames) for frames in found]
+
+
+def _prediction_set(model: SparseDrive, judge: Judge, frames: Sequence[FramePredictions]) -> PredictionSet:
+    boxes, lines, forecasts, plan_m = joined(frames)
     return PredictionSet(
         version=judge.truth.data.version, split=judge.truth.split, preset=model.config.name, weights="", parity=(), library="",
         frames=judge.truth.frames, boxes=boxes, lines=lines, forecasts=forecasts, plan_m=plan_m,
     )  # fmt: skip
 
 
-def evaluate(model: SparseDrive, cache: FeatureCache, judge: Judge, history: int) -> tuple[float, list[Sector], list[Sector]]:
-    """Clean mAP, and for each camera the sector it alone sees, without and with its failure."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """Clean mAP, and for each camera the sector it alone sees, `whole` and with its failure (`broken`): as long as it is dead, and in the
+    first `EARLY_FRAMES` of that."""
+
+    clean_map: float
+    whole: dict[str, list[Sector]]
+    broken: dict[str, list[Sector]]
+
+
+def evaluate(model: SparseDrive, cache: FeatureCache, judge: Judge, history: int) -> Judged:
+    """The held-out scenes without a failure, and with every camera by itself dying after `history` frames."""
     poses = judge.truth.global_T_ego
-    clean = box_records(answers(model, cache, judge, FailureScript(spans=())), poses)
-    whole, broken = [], []
+    scripts = [FailureScript(spans=())]
     for camera in judge.camera_names:
         spans = [
             FaultSpan(scene=scene.name, camera=camera, start=history, stop=scene.num_frames, kind="intact") for scene in judge.truth.scenes
         ]
-        script = FailureScript(spans=tuple(spans))
-        lost = judge.lost(script)
-        said = box_records(answers(model, cache, judge, script), poses)
-        whole.append(box_sectors(judge.truth, judge.boxes, clean, lost, judge.camera_names)[0])
-        broken.append(box_sectors(judge.truth, judge.boxes, said, lost, judge.camera_names)[0])
+        scripts.append(FailureScript(spans=tuple(spans)))
+    clean, *said = (box_records(found, poses) for found in answers(model, cache, judge, scripts))
+    lost = [judge.lost(script) for script in scripts[1:]]
+    early = np.concatenate([np.arange(scene.num_frames) < history + EARLY_FRAMES for scene in judge.truth.scenes])
+    spells = {"dead": lost, "early": [one & early[:, None] for one in lost]}
+
+    def sectors(found: Sequence[BoxRecords], spell: str) -> list[Sector]:
+        return [box_sectors(judge.truth, judge.boxes, *pair, judge.camera_names)[0] for pair in zip(found, spells[spell], strict=True)]
+
     section = detection_section(judge.boxes, clean, "")
     there = section.hits.num_truth.sum(0) > 0
-    return float(section.ap[there].mean()), whole, broken
+    return Judged(
+        clean_map=float(section.ap[there].mean()),
+        whole={spell: sectors([clean] * len(lost), spell) for spell in spells},
+        broken={spell: sectors(said, spell) for spell in spells},
+    )
 
 
-def report(row: str, seed: int, found: tuple[float, list[Sector], list[Sector]], reference, frames, rounds: int) -> dict[str, object]:
+def report(row: str, seed: int, found: Judged, reference: Judged | None, frames, rounds: int) -> dict[str, object]:
     """One row of the table; against `reference`, row 4's, where there is one."""
-    clean, whole, broken = found
-    entry: dict[str, object] = {
-        "row": row, "seed": seed, "clean_map": clean, "blind_ap": _mean(broken), "blind_ap_clean": _mean(whole),
-        "blind_ap_by_camera": [sector.mean_ap for sector in broken], "boxes": [sector.num_truth for sector in broken],
-    }  # fmt: skip
+    entry: dict[str, object] = {"row": row, "seed": seed, "clean_map": found.clean_map}
     if reference is not None:
-        entry["against_row_4"] = asdict(blind_ap_difference(reference[2], broken, frames, rounds=rounds))
-        entry["clean_against_row_4"] = clean - reference[0]
-        lost = _mean(reference[1]) - _mean(reference[2])
-        entry["gain"] = (_mean(broken) - _mean(reference[2])) / lost if lost else math.nan
+        entry["clean_against_row_4"] = found.clean_map - reference.clean_map
+    for spell, broken in found.broken.items():
+        said: dict[str, object] = {
+            "blind_ap": _mean(broken), "blind_ap_clean": _mean(found.whole[spell]),
+            "blind_ap_by_camera": [sector.mean_ap for sector in broken], "boxes": [sector.num_truth for sector in broken],
+        }  # fmt: skip
+        if reference is not None:
+            said["against_row_4"] = asdict(blind_ap_difference(reference.broken[spell], broken, frames, rounds=rounds))
+            lost = _mean(reference.whole[spell]) - _mean(reference.broken[spell])
+            said["gain"] = (_mean(broken) - _mean(reference.broken[spell])) / lost if lost else math.nan
+        entry[spell] = said
     return entry
 
 

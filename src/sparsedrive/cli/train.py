@@ -153,6 +153,8 @@ class Train(BaseVerb):
                 )
         if self.rate is not None:
             chosen = replace(chosen, optimiser=replace(chosen.optimiser, rate=self.rate))
+        if chosen.failures is not None:
+            notes.append(f"cameras fail: {chosen.failures}")
         epochs = chosen.epochs if self.epochs is None else self.epochs
         parts, ema_decay = chosen.parts if self.parts is None else self.parts, chosen.ema_decay if self.ema is None else self.ema
         return replace(chosen, epochs=epochs, parts=parts, ema_decay=ema_decay), notes

@@ -51,15 +51,14 @@ def object_losses(
     both weighted and summed over levels.
 
     The pixels of an object share its geometry loss: the far ones, of one pixel, would not be heard beside near ones of a hundred. Pixels
-    of failed cameras do not count.
+    that are not `ObjectMap.shown` do not count.
     """
     classes, geometry = [], []
     for each in maps:
         targets = object_targets(each, boxes, rig, config.core)
-        seen = rig.available[:, :, None, None].expand_as(targets.label)
-        shown = (targets.label != NOTHING) & seen
+        shown = (targets.label != NOTHING) & each.shown
         count = mean_over_processes(shown.sum().float()).clamp(min=1.0)
-        focal = sigmoid_focal_loss(each.class_logits.float()[seen], targets.label[seen])
+        focal = sigmoid_focal_loss(each.class_logits.float()[each.shown], targets.label[each.shown])
         error = F.smooth_l1_loss(each.geometry.float()[shown], targets.geometry[shown], reduction="none", beta=0.1)
         share = _share(targets.row, shown, boxes.label.shape[1])
         classes.append(focal.sum() / count)

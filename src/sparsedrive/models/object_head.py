@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 from sparsedrive.structures import ImageFeatures, ObjectMap
 
 PRIOR = 0.01  # share of pixels believed to be of a class before training
 GEOMETRY_DIM = 8
+BELIEVED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class ObjectHead(nn.Module):
             self.linear.bias.zero_()
             self.linear.bias[: config.num_classes] = -torch.tensor((1 - PRIOR) / PRIOR).log()
 
-    def forward(self, features: ImageFeatures) -> list[ObjectMap]:
+    def forward(self, features: ImageFeatures, available: Bool[Tensor, "B C"]) -> list[ObjectMap]:
         """One map a level.
 
         Errors: ValueError if the pyramid has fewer levels than the head looks at.
@@ -63,5 +65,14 @@ class ObjectHead(nn.Module):
             level_features = features.level(level)
             hidden = self.conv(level_features.flatten(0, 1)).relu().unflatten(0, level_features.shape[:2])
             logits, geometry = self.linear(hidden.movedim(2, -1)).split([self.config.num_classes, GEOMETRY_DIM], dim=-1)
-            maps.append(ObjectMap(class_logits=logits, geometry=geometry, level=level))
+            shown = _shown(features, available, level)
+            maps.append(ObjectMap(class_logits=logits, geometry=geometry, shown=shown, level=level))
         return maps
+
+
+def _shown(features: ImageFeatures, available: Bool[Tensor, "B C"], level: int) -> Bool[Tensor, "B C H W"]:
+    height, width = features.level(level).shape[-2:]
+    if features.confidence is None:
+        return available[:, :, None, None].expand(-1, -1, height, width)
+    start = sum(h * w for h, w in zip(features.level_hw[: 2 * level : 2], features.level_hw[1 : 2 * level : 2], strict=True))
+    return (features.confidence[:, :, start : start + height * width] > BELIEVED).unflatten(2, (height, width))

@@ -10,7 +10,7 @@ from sparsedrive.structures.instances import FOCAL_UNIT_PX
 
 DEPTH_RANGE_M = (0.5, 80.0)
 LOG_SIZE_LIMIT = 3.0
-HIDDEN_LOGIT = 100.0  # put below all others: pixels that are no peak, and cameras that failed
+HIDDEN_LOGIT = 100.0  # put below all others: pixels that are no peak, and those that show nothing
 
 
 def propose(objects: ObjectMap, rig: CameraRig, count: int) -> Float[Tensor, "B count 11"]:
@@ -23,7 +23,7 @@ def propose(objects: ObjectMap, rig: CameraRig, count: int) -> Float[Tensor, "B 
     score = logits.amax(-1)
     height, width = score.shape[2:]
     peak = score == F.max_pool2d(score, 3, stride=1, padding=1)
-    score = torch.where(peak & rig.available[:, :, None, None], score, score - HIDDEN_LOGIT)
+    score = torch.where(peak & objects.shown, score, score - HIDDEN_LOGIT)
     chosen = score.flatten(1).topk(min(count, score[0].numel()), dim=1).indices  # [B, N] into C x H x W
     if chosen.shape[1] < count:
         chosen = torch.cat([chosen, chosen[:, :1].expand(-1, count - chosen.shape[1])], 1)

@@ -230,7 +230,7 @@ class SparseDrive(nn.Module):
         count = self.config.objects.num_proposals
         if not self.training and not count:
             return None, None
-        maps = self.object_head(images)
+        maps = self.object_head(images, rig.available)
         return maps if self.training else None, propose(maps[0], rig, count) if count else None
 
     def check(self, frame: Frame) -> None:

@@ -1,6 +1,6 @@
 """Instances: what a decoder refines and hands on."""
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparsedrive.structures._structure import structure
@@ -82,10 +82,12 @@ class ObjectMap:
 
     `geometry`: from the pixel to the projected centre in pixels of the level (right, down); log of the depth a camera of 100 px focal
     length would see it at; logs of length, width, height; sine and cosine of its yaw against the direction from the ego origin to it.
+    `shown`: pixels that a camera delivered, or that were completed and are rather believed than not; the others mean nothing.
     """
 
     class_logits: Float[Tensor, "B C H W K"]
     geometry: Float[Tensor, "B C H W 8"]
+    shown: Bool[Tensor, "B C H W"]
     level: int
 
 
