@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from sparsedrive.metrics.json_file import read_json
+from sparsedrive.metrics.json_file import flat_table, no_cycle_search, read_json
 from sparsedrive.metrics.records import ATTRIBUTES, BikeRacks, BoxRecords, GroundTruth, KeyFrames
 from sparsedrive.structures import DETECTION_CLASSES
 
@@ -39,6 +39,7 @@ CLASS_OF_CATEGORY = {
 Rows = dict[str, dict[str, Any]]
 
 
+@no_cycle_search()
 def read_ground_truth(tables: Path, scenes: Collection[str] | None = None) -> GroundTruth:
     """Annotations of the named scenes (of all without `scenes`) from a table folder such as `<root>/v1.0-mini`.
 
@@ -150,4 +151,4 @@ def _racks(rows: list[dict], frame_of_token: dict[str, int]) -> BikeRacks:
 
 
 def _column(values: list, width: int) -> np.ndarray:
-    return np.array(values, float).reshape(-1, width)
+    return flat_table(values, width).astype(float)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsedrive.metrics.json_file import read_json
+from sparsedrive.metrics.json_file import flat_table, no_cycle_search, read_json
 from sparsedrive.metrics.nuscenes_truth import yaw_of
 from sparsedrive.metrics.records import ATTRIBUTES, BoxRecords, KeyFrames
 from sparsedrive.metrics.tracking import TRACKING_CLASSES
@@ -25,12 +25,14 @@ MAX_BOXES_PER_FRAME = 500
 CAMERA_ONLY = {"use_camera": True, "use_lidar": False, "use_radar": False, "use_map": False, "use_external": False}
 
 
+@no_cycle_search()
 def read_detections(path: Path, frames: KeyFrames) -> BoxRecords:
     """Boxes of a detection result file, in the order of the file. `ValueError` says which box of which sample breaks which rule."""
     boxes, frame = _read(path, frames, "detection")
     return _records(path, boxes, frame, "detection", DETECTION_CLASSES)
 
 
+@no_cycle_search()
 def read_tracks(path: Path, frames: KeyFrames) -> BoxRecords:
     """Boxes of a tracking result file, in the order of the file. `ValueError` says which box of which sample breaks which rule."""
     boxes, frame = _read(path, frames, "tracking")
@@ -139,8 +141,8 @@ class _Table:
         values = self._values(field)
         expected = f"{width} finite numbers" if width > 1 else "a finite number"
         try:
-            column = np.array(values)
-        except ValueError:  # lists of different lengths
+            column = np.array(values) if width == 1 else flat_table(values, width)
+        except (ValueError, TypeError):  # lists of different lengths, or no lists
             column = np.array([], object)
         if len(values) and (column.dtype.kind not in "iuf" or column.shape != ((len(values), width) if width > 1 else (len(values),))):
             wrong = [np.array(value).dtype.kind not in "iuf" or np.shape(value) != ((width,) if width > 1 else ()) for value in values]
