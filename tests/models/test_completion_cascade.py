@@ -217,6 +217,27 @@ def test_a_session_goes_on_from_its_saved_state(model, tmp_path):
     assert cat_states([second.state, second.state]).completion.packed[0].shape[0] == 2
 
 
+def test_a_session_that_watches_its_cameras_finds_the_dead_ones(model):
+    frames = [replace(frame, images=frame.images.nan_to_num()) for frame in drive(4)]
+    black = frames[1].images.clone()
+    black[:, 1] = 0.0
+    frames[1] = replace(frames[1], images=black)
+    frozen = frames[3].images.clone()
+    frozen[:, 2] = frames[2].images[:, 2]
+    frames[3] = replace(frames[3], images=frozen)
+    told = [frames[0], samples.failing(frames[1], 1), frames[2], samples.failing(frames[3], 2)]
+    watching, blind, informed = StreamingSession(model, watch_cameras=True), StreamingSession(model), StreamingSession(model)
+    buffer = frames[0].images.clone()
+    scenes = []
+    for frame in frames:  # a caller may fill the same pictures again
+        scenes.append(watching.step(replace(frame, images=buffer.copy_(frame.images))))
+    expected = [informed.step(replace(frame, images=frame.images.nan_to_num())) for frame in told]
+    assert differences(scenes[1], expected[1]) == [] and differences(scenes[3], expected[3]) == []
+    assert differences([blind.step(frame) for frame in frames][1], expected[1])
+    watching.reset()
+    assert differences(watching.step(frames[3]), StreamingSession(model).step(frames[3])) == []
+
+
 @torch.no_grad()
 def test_compiled_and_exported_programs_agree():
     cascade = samples.small_cascade(

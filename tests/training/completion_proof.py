@@ -5,6 +5,7 @@
 Rows: 1 plain model, blank pictures; 2 mask-aware aggregation, not trained; 3 trained with failing cameras; 4 the same, mask-aware; 5 row 4
 with each failed camera's last features held; 6 row 4 with level 1 of the cascade as it starts, so only the warp; 7a, 7b, 7c trained with
 levels 1, 1+2, 1+2+3. All start from the same weights; the image encoder is frozen, so its features are computed once and kept on disk.
+Detection is what learns and is judged: map and planner are left out, but for 7c, where they stay as they are and say where the car goes.
 Trained rows see the same frames and failures. Judged are held-out scenes: clean, and with each camera by itself dying after `--history`
 frames; AP counts where only the dead camera would see, after the failure: all of it ("dead"), and its first 4 s ("early"). Differences are
 taken against row 4 with the same seed; each row appends to OUT/rows.json as it is done, so rows can be run one by one. It needs no GPU.
@@ -78,7 +79,9 @@ class Arguments:
 
 
 def config_of(row: str, base: SparseDriveConfig) -> SparseDriveConfig:
-    """The model of a row: the weights' own configuration with what the row adds."""
+    """The model of a row: the weights' own configuration with what the row adds, without what it has no use for."""
+    if row != "7c":
+        base = replace(base, map=None, planner=None)
     levels = sparsedrive.preset("tiny_completion").completion
     assert levels is not None
     kept = {"5": (), "6": (), "7a": (), "7b": ("reconstruction",), "7c": ("reconstruction", "guided")}
@@ -107,7 +110,9 @@ def build(row: str, start: dict[str, Tensor], base: SparseDriveConfig, seed: int
     if row == "5":
         assert model.config.completion is not None
         model.completion = Hold(model.config.completion, base.encoder.neck.out_channels, 4, base.camera_names)
-    lacking, strange = model.load_state_dict({name: value.float() for name, value in start.items()}, strict=False)
+    left_out = tuple(f"{name}." for name in ("map", "planner") if getattr(model, name) is None)
+    state = {name: value.float() for name, value in start.items() if not name.startswith(left_out or "-")}
+    lacking, strange = model.load_state_dict(state, strict=False)
     assert not strange and all(name.startswith("completion.") for name in lacking), (lacking[:3], strange[:3])
     return model
 
@@ -119,8 +124,12 @@ def train(model: SparseDrive, cache: FeatureCache, arguments: Arguments) -> dict
     failures = MarkovFailures(down_share=0.25, mean_down_s=4.0, seed=arguments.seed, fill="intact")
     model.image_encoder = CachedEncoder(cache)
     model.train()
-    own = [p for name, p in model.named_parameters() if name.startswith("completion.")]
-    heads = [p for name, p in model.named_parameters() if not name.startswith("completion.")]
+    for fixed in (model.map, model.planner):
+        if fixed is not None:
+            fixed.eval().requires_grad_(requires_grad=False)
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    own = [p for name, p in learning.items() if name.startswith("completion.")]
+    heads = [p for name, p in learning.items() if not name.startswith("completion.")]
     groups = [{"params": group, "share": share} for group, share in ((heads, 1.0), (own, 10.0)) if group]
     optimiser = torch.optim.AdamW(groups, lr=arguments.rate, weight_decay=1e-3)
     schedule = OptimiserConfig(rate=arguments.rate, warmup_steps=min(100, arguments.steps // 10))
@@ -136,10 +145,11 @@ def train(model: SparseDrive, cache: FeatureCache, arguments: Arguments) -> dict
         failing = with_available(frame, frame.rig.available & ~failed)
         said, state = model(failing, state)
         teacher = CompletionTeacher(packed=cache.features(frame.images).packed, known=failed) if said.completion is not None else None
-        losses = compute_losses(said, failing, replace(targets, depth_m=depth_m), criterion, teacher=teacher)
+        judged = replace(said, map=None, motion=None, plan=None)
+        losses = compute_losses(judged, failing, replace(targets, depth_m=depth_m), criterion, teacher=teacher)
         optimiser.zero_grad()
         losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 25.0)
+        torch.nn.utils.clip_grad_norm_(learning.values(), 25.0)
         optimiser.step()
         state = state.detach()
         if step + 1 > 0.9 * arguments.steps:

@@ -36,6 +36,8 @@ class Stream(BaseVerb):
     """Stop after this many frames."""
     allow_missing: bool = False
     """Go on where a camera's picture is not on disk, with that camera marked as failed."""
+    watch_cameras: bool = False
+    """Also take cameras for failed whose picture is of one colour, or stays the same while the car moves."""
     version: Annotated[str | None, optional("NAME")] = None
     """Table folder, such as v1.0-mini; may be left out when there is only one."""
     score_threshold: float = 0.3
@@ -53,6 +55,6 @@ class Stream(BaseVerb):
             raise ValueError(f"--max-frames: expected at least 1, got {self.max_frames}")
         records = scene_records(self.data, self.scene, self.version, annotations=self.annotations)
         model, weights = load_model(self.preset, self.weights, self.device)
-        outputs = Outputs(folder=self.out, score_threshold=self.score_threshold, video=not self.no_video)
+        outputs = Outputs(folder=self.out, score_threshold=self.score_threshold, video=not self.no_video, watch_cameras=self.watch_cameras)
         report(stream_log(records[: self.max_frames], model, weights, outputs, allow_missing=self.allow_missing))
         return 0

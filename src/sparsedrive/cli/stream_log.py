@@ -25,11 +25,12 @@ RANDOM = "random"
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where a stream's files go and what is in them."""
+    """Where a stream's files go and what is in them. `watch_cameras`: look for dead ones (`StreamingSession`)."""
 
     folder: Path
     score_threshold: float = 0.3
     video: bool = True
+    watch_cameras: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def stream_log(
     records: Sequence[FrameRecord], model: SparseDrive, weights: Path | None, outputs: Outputs, *, allow_missing: bool = False
 ) -> Written:
     """Every record through one session; results, pictures (with the records' annotations, if any) and video into `outputs.folder`."""
-    session = sparsedrive.StreamingSession(model)
+    session = sparsedrive.StreamingSession(model, watch_cameras=outputs.watch_cameras)
     preprocess = ImagePreprocess(final_wh_px=model.config.image_wh_px)
     sequence = records[0].scene
     results, step_ms = [], []

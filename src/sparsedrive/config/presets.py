@@ -163,7 +163,8 @@ def tiny_completion() -> SparseDriveConfig:
         describe="tiny with completion of failed cameras",
         mask_aware=True,
         completion=CompletionConfig(
-            temporal=TemporalConfig(depths_m=(4.0, 8.0, 16.0, 32.0), kv_downsample=2), reconstruction=ReconstructionConfig(hidden_dim=32)
+            temporal=TemporalConfig(depths_m=(4.0, 8.0, 16.0, 32.0), levels=(1, 2, 3), kv_downsample=2),
+            reconstruction=ReconstructionConfig(hidden_dim=32),
         ),
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sparsedrive.decoding import decode
+from sparsedrive.models.completion.health import with_health
 from sparsedrive.models.sparsedrive import SparseDrive
 from sparsedrive.structures import Command, Frame, Scene, StreamState
 
@@ -21,13 +22,18 @@ class StreamingSession:
     """`scene = session.step(frame)` for B streams that run side by side (B = the first frame's batch size).
 
     A stream starts cold by itself after a gap of over 2 s, with a new `sequence_id`, or when time runs backwards. Many sessions may
-    share one model: all that changes is in `session.state`.
+    share one model: all that changes is in `session.state` (and the last frame, with `watch_cameras`).
+
+    `watch_cameras`: cameras whose picture is of one colour, or stays the same while the car moves, count as failed
+    (`models.completion.health`), for rigs that do not say so. What to do without them is up to the model: `mask_aware`, `completion`.
     """
 
-    def __init__(self, model: SparseDrive, *, score_threshold: float | None = None):
+    def __init__(self, model: SparseDrive, *, score_threshold: float | None = None, watch_cameras: bool = False):
         self.model = model.eval()
         self.score_threshold = score_threshold
+        self.watch_cameras = watch_cameras
         self.state: StreamState | None = None
+        self._last: Frame | None = None
 
     @torch.inference_mode()
     def step(self, frame: Frame) -> Scene:
@@ -47,7 +53,12 @@ class StreamingSession:
             sequence_id=frame.sequence_id.clone(),
             command=frame.command.clone(),
         ).to(self.model.detection.anchors.device)
+        given = frame
+        if self.watch_cameras:
+            given = replace(frame, images=frame.images.clone())
+            frame = with_health(frame, self._last)
         predictions, self.state = self.model(frame, self.state)
+        self._last = given if self.watch_cameras else None
         config, threshold = self.model.config, self.score_threshold
         return decode(
             predictions,
@@ -60,7 +71,7 @@ class StreamingSession:
 
     def reset(self) -> None:
         """Forget everything: the next frame starts cold."""
-        self.state = None
+        self.state = self._last = None
 
     def save(self, path: str | Path) -> None:
         """Writes the state as safetensors. Raises ValueError before the first frame."""
