@@ -108,6 +108,7 @@ def tiny() -> SparseDriveConfig:
             num_memory=130,
             num_layers=3,
             layer=layer,
+            hands_over_ids=True,
             denoising=DenoisingConfig(num_groups=3, num_temporal_groups=1, max_objects=24),
         ),
         map=replace(

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from sparsedrive.geometry import box_state
 from sparsedrive.structures import DecoderStep, Detections, ParityOptions, take_rows
-
-CENTERNESS = 0  # column of DecoderStep.quality
+from sparsedrive.structures.instances import CENTERNESS
 
 
 def decode_boxes(

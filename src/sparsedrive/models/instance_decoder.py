@@ -14,6 +14,7 @@ from sparsedrive.models import denoising as denoising_ops
 from sparsedrive.models import image_history, memory_ops
 from sparsedrive.models.decoder_layer import DecoderLayer, LayerConfig
 from sparsedrive.models.memory_ops import Prior, Tick
+from sparsedrive.models.track_ids import hand_over_ids
 from sparsedrive.structures import (
     BoxTargets,
     CameraRig,
@@ -64,7 +65,8 @@ class DecoderConfig:
     `num_memory` instances survive to the next frame (0: none). `first_layer_attention`: whether single-frame layers let instances
     attend to each other. `learned_features`: whether initial features are trained or stay zero. `denoising` (boxes only): what the
     denoising queries it may be given while training are like; it adds no weights. `fixed_step_s`: velocities are displacements over this
-    time, whatever really passed since the last frame (None: that time).
+    time, whatever really passed since the last frame (None: that time). `hands_over_ids` (boxes only): where a new instance stands for an
+    object better than the remembered one does, it gets its track id (`track_ids.hand_over_ids`); as published, the object changes its id.
     """
 
     kind: InstanceKind
@@ -78,6 +80,7 @@ class DecoderConfig:
     layer: LayerConfig = field(default_factory=LayerConfig)
     denoising: DenoisingConfig | None = None
     fixed_step_s: float | None = None
+    hands_over_ids: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_memory < self.num_anchors:
@@ -101,6 +104,8 @@ class DecoderConfig:
 
         if self.denoising is not None and self.kind.state_dim != box_state.STATE_DIM:
             raise ValueError(f"DecoderConfig.denoising: expected None for {type(self.kind).__name__}, only boxes are denoised")
+        if self.hands_over_ids and self.kind.state_dim != box_state.STATE_DIM:
+            raise ValueError(f"DecoderConfig.hands_over_ids: expected False for {type(self.kind).__name__}, only boxes are tracked")
 
     def build(self) -> "InstanceDecoder":
         """The module."""
@@ -159,6 +164,8 @@ class InstanceDecoder(nn.Module):
         views, history = self._look_back(images, rig, memory.history, now)
         steps, feature, embed = self._decode(images, rig, prior, now, views, proposals)
         track_id, next_id = memory_ops.assign_track_ids(prior, feature.shape[1], parity)
+        if config.hands_over_ids:
+            track_id = hand_over_ids(track_id, steps[-1].state.detach(), steps[-1].confidence.detach(), prior.confidence)
         true_fit = None if views is None or true_boxes is None else self._true_fit(views, true_boxes)
         predictions = InstancePredictions(steps=steps, feature=feature, embed=embed, track_id=track_id, true_fit=true_fit)
         remembered = memory_ops.remember(predictions, prior, next_id, num_memory=config.num_memory, decay=config.confidence_decay)

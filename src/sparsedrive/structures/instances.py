@@ -7,6 +7,8 @@ from sparsedrive.structures._structure import structure
 from sparsedrive.structures.completion_memory import CompletionPredictions
 from sparsedrive.structures.denoising import DenoisingTargets
 
+CENTERNESS = 0  # column of DecoderStep.quality
+
 
 @structure
 class DecoderStep:
@@ -18,6 +20,12 @@ class DecoderStep:
     class_logits: Float[Tensor, "B N K"]
     state: Float[Tensor, "B N S"]
     quality: Float[Tensor, "B N 2"] | None
+
+    @property
+    def confidence(self) -> Float[Tensor, "B N"]:
+        """What decoded boxes are ranked by: the score of the best class, times the centerness where there is one."""
+        score = self.class_logits.amax(-1).sigmoid()
+        return score if self.quality is None else score * self.quality[..., CENTERNESS].sigmoid()
 
 
 @structure
