@@ -1,10 +1,11 @@
 """Does the completion of failed cameras help? Trains and compares on a prepared world, and says by how much, with intervals.
 
-    python tests/training/completion_proof.py --data WORLD --out proof --steps 1000 --rows 1 2 3 4 5 6 7a 7b 7c
+    python tests/training/completion_proof.py --data WORLD --out proof --steps 1000 --rows 1 2 3 4 5 6 7a 7b 7c 8 9
 
 Rows: 1 plain model, blank pictures; 2 mask-aware aggregation, not trained; 3 trained with failing cameras; 4 the same, mask-aware; 5 row 4
 with each failed camera's last features held; 6 row 4 with level 1 of the cascade as it starts, so only the warp; 7a, 7b, 7c trained with
-levels 1, 1+2, 1+2+3. All start from the same weights; the image encoder is frozen, so its features are computed once and kept on disk.
+levels 1, 1+2, 1+2+3; 8 row 4 with coasting, where boxes stand still; 9 row 6 with the same. All start from the same weights; the image
+encoder is frozen, so its features are computed once and kept on disk.
 Detection is what learns and is judged: map and planner are left out, but for 7c, where they stay as they are and say where the car goes.
 Trained rows see the same frames and failures. Judged are held-out scenes: clean, and with each camera by itself dying after `--history`
 frames; AP counts where only the dead camera would see, after the failure: all of it ("dead"), and its first 4 s ("early"). Differences are
@@ -40,6 +41,7 @@ from sparsedrive.evaluation.sections import detection_section
 from sparsedrive.losses.completion import CompletionTeacher, unexplained_share
 from sparsedrive.losses.criterion import compute_losses
 from sparsedrive.metrics.records import BoxRecords
+from sparsedrive.models.coasting import CoastingConfig
 from sparsedrive.models.completion.cameras import take_cameras
 from sparsedrive.models.completion.cascade import CompletionCascade
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
@@ -48,9 +50,9 @@ from sparsedrive.training.config import OptimiserConfig
 from sparsedrive.training.optimiser import rate_share
 from sparsedrive.training.recipes import recipe
 
-Row = Literal["1", "2", "3", "4", "5", "6", "7a", "7b", "7c"]
-CASCADE = ("4", "5", "6", "7a", "7b", "7c")
-UNTRAINED = {"1": None, "2": None, "5": "4", "6": "4"}
+Row = Literal["1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9"]
+COMPARED = ("4", "5", "6", "7a", "7b", "7c", "8", "9")
+UNTRAINED = {"1": None, "2": None, "5": "4", "6": "4", "8": "4", "9": "4"}
 """Rows without training, and whose weights they use; None: those that all start from."""
 EARLY_FRAMES = 8
 
@@ -64,7 +66,7 @@ class Arguments:
     out: Path
     weights: Path | None = None
     """Weights of tiny to start from; without it those that come with the library."""
-    rows: tuple[Row, ...] = ("1", "2", "3", "4", "5", "6", "7a", "7b", "7c")
+    rows: tuple[Row, ...] = ("1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9")
     steps: int = 1000
     batch: int = 4
     seed: int = 0
@@ -84,9 +86,10 @@ def config_of(row: str, base: SparseDriveConfig) -> SparseDriveConfig:
         base = replace(base, map=None, planner=None)
     levels = sparsedrive.preset("tiny_completion").completion
     assert levels is not None
-    kept = {"5": (), "6": (), "7a": (), "7b": ("reconstruction",), "7c": ("reconstruction", "guided")}
+    base = replace(base, detection=replace(base.detection, coasting=CoastingConfig(speed=0.0) if row in ("8", "9") else None))
+    kept = {"5": (), "6": (), "7a": (), "7b": ("reconstruction",), "7c": ("reconstruction", "guided"), "9": ()}
     if row not in kept:
-        return replace(base, mask_aware=row in ("2", "4"))
+        return replace(base, mask_aware=row in ("2", "4", "8"))
     left_out = {name: None for name in ("reconstruction", "guided") if name not in kept[row]}
     return replace(base, mask_aware=True, completion=replace(levels, **left_out))
 
@@ -277,7 +280,7 @@ def main(arguments: Arguments) -> int:
     }
     path = arguments.out / "rows.json"
     table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    needed = set(arguments.rows) & set(CASCADE)
+    needed = set(arguments.rows) & set(COMPARED)
     order = sorted({*arguments.rows, *(("4",) if needed else ())}, key=lambda row: (row != "4", row))
     reference = None
     for row in order:
@@ -292,7 +295,7 @@ def main(arguments: Arguments) -> int:
             save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
         found = evaluate(model, caches["val"], judge, arguments.history)
         reference = found if row == "4" else reference
-        entry = report(row, arguments.seed, found, reference if row in CASCADE else None, judge.truth.frames, arguments.rounds)
+        entry = report(row, arguments.seed, found, reference if row in COMPARED else None, judge.truth.frames, arguments.rounds)
         entry |= {"trained": trained, "steps": arguments.steps, "seconds": time.perf_counter() - begun}
         table = [old for old in table if (old["row"], old["seed"], old["steps"]) != (row, arguments.seed, arguments.steps)] + [entry]
         path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

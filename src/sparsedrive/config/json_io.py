@@ -6,6 +6,7 @@ from typing import Any
 
 from sparsedrive.layers.grid_mask import GridMaskConfig
 from sparsedrive.models.box_head import BoxKind
+from sparsedrive.models.coasting import CoastingConfig
 from sparsedrive.models.completion.config import (
     CompletionConfig,
     GuidedConfig,
@@ -33,6 +34,7 @@ CLASSES = {
     cls.__name__: cls
     for cls in (
         BoxKind,
+        CoastingConfig,
         CompletionConfig,
         DecoderConfig,
         DenoisingConfig,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sparsedrive.models.box_head import BoxKind
+from sparsedrive.models.coasting import CoastingConfig
 from sparsedrive.models.completion.config import CompletionConfig, ReconstructionConfig, TemporalConfig
 from sparsedrive.models.decoder_layer import LayerConfig
 from sparsedrive.models.efficientnet import EfficientNetLite0Config
@@ -109,6 +110,7 @@ def tiny() -> SparseDriveConfig:
             num_layers=3,
             layer=layer,
             hands_over_ids=True,
+            coasting=CoastingConfig(speed=0.0),
             denoising=DenoisingConfig(num_groups=3, num_temporal_groups=1, max_objects=24),
         ),
         map=replace(

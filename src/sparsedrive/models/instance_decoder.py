@@ -10,8 +10,9 @@ from sparsedrive.geometry import box_state
 from sparsedrive.layers.attention import FeatureEmbedFusion
 from sparsedrive.layers.depth_reweight import DepthReweight
 from sparsedrive.layers.past_aggregation import View, Views, depth_of_boxes
+from sparsedrive.models import coasting, image_history, memory_ops
 from sparsedrive.models import denoising as denoising_ops
-from sparsedrive.models import image_history, memory_ops
+from sparsedrive.models.coasting import CoastingConfig
 from sparsedrive.models.decoder_layer import DecoderLayer, LayerConfig
 from sparsedrive.models.memory_ops import Prior, Tick
 from sparsedrive.models.track_ids import hand_over_ids
@@ -67,6 +68,8 @@ class DecoderConfig:
     denoising queries it may be given while training are like; it adds no weights. `fixed_step_s`: velocities are displacements over this
     time, whatever really passed since the last frame (None: that time). `hands_over_ids` (boxes only): where a new instance stands for an
     object better than the remembered one does, it gets its track id (`track_ids.hand_over_ids`); as published, the object changes its id.
+    `coasting` (boxes only, at test): a remembered instance that only failed cameras could see goes on unseen (`coasting.coast`); None
+    decodes it from what there is, as published.
     """
 
     kind: InstanceKind
@@ -81,6 +84,7 @@ class DecoderConfig:
     denoising: DenoisingConfig | None = None
     fixed_step_s: float | None = None
     hands_over_ids: bool = False
+    coasting: CoastingConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_memory < self.num_anchors:
@@ -104,6 +108,8 @@ class DecoderConfig:
 
         if self.denoising is not None and self.kind.state_dim != box_state.STATE_DIM:
             raise ValueError(f"DecoderConfig.denoising: expected None for {type(self.kind).__name__}, only boxes are denoised")
+        if self.coasting is not None and self.kind.state_dim != box_state.STATE_DIM:
+            raise ValueError(f"DecoderConfig.coasting: expected None for {type(self.kind).__name__}, only boxes move")
         if self.hands_over_ids and self.kind.state_dim != box_state.STATE_DIM:
             raise ValueError(f"DecoderConfig.hands_over_ids: expected False for {type(self.kind).__name__}, only boxes are tracked")
 
@@ -163,6 +169,9 @@ class InstanceDecoder(nn.Module):
         prior = memory_ops.align(memory, now, config.kind.transform, parity)
         views, history = self._look_back(images, rig, memory.history, now)
         steps, feature, embed = self._decode(images, rig, prior, now, views, proposals)
+        if config.coasting is not None and config.num_memory and not self.training and coasting.needed(rig):
+            state = config.kind.transform(memory.state, now.now_T_then, now.elapsed_s * config.coasting.speed)
+            steps, feature, embed = self._coast(steps, feature, replace(prior, state=state), rig, now, config.coasting.keeps)
         track_id, next_id = memory_ops.assign_track_ids(prior, feature.shape[1], parity)
         if config.hands_over_ids:
             track_id = hand_over_ids(track_id, steps[-1].state.detach(), steps[-1].confidence.detach(), prior.confidence)
@@ -223,6 +232,13 @@ class InstanceDecoder(nn.Module):
             embed = self.encoder(state)
             memory_embed = embed[:, :num_memory]
         return steps, feature, embed
+
+    def _coast(self, steps: list, feature: Tensor, prior: Prior, rig: CameraRig, now: Tick, keeps: float) -> tuple[list, Tensor, Tensor]:
+        layer = self.temporal_layers[-1]
+        assert isinstance(layer, DecoderLayer)
+        known = layer.refine(prior.feature, prior.state, self.encoder(prior.state), now.step_s)
+        last, feature = coasting.coast(steps[-1], feature, replace(known, state=prior.state), prior, rig, keeps)
+        return [*steps[:-1], last], feature, self.encoder(last.state)
 
     def _denoise(
         self,
