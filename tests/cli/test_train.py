@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from sparsedrive.cli import main
 from sparsedrive.cli.train_show import duration, seconds_left
 from sparsedrive.data.prepared import PreparedData, scene_path
-from sparsedrive.models.completion.config import CompletionConfig, GuidedConfig, TemporalConfig
+from sparsedrive.models.completion.config import CompletionConfig, GuidedConfig, ReconstructionConfig, TemporalConfig
 from sparsedrive.models.sparsedrive import SparseDrive
 from sparsedrive.training.logs import read_log
 from sparsedrive.training.recipes import recipe
@@ -95,7 +95,9 @@ def test_a_run_says_what_it_does_and_leaves_weights_and_curves(data, tmp_path, c
 
 def test_a_recipe_with_failures_loses_cameras_and_teaches_their_completion(data, tmp_path, capsys, monkeypatch):
     completion = CompletionConfig(
-        temporal=TemporalConfig(num_heads=2, attention="neighbours", ring="extrinsics"), guided=GuidedConfig(num_heads=2)
+        temporal=TemporalConfig(num_heads=2, attention="neighbours", ring="extrinsics"),
+        reconstruction=ReconstructionConfig(hidden_dim=4),
+        guided=GuidedConfig(num_heads=2),
     )
     config = replace(small_runs.small(), mask_aware=True, completion=completion)
     failures = replace(recipe("tiny_completion").failures, down_share=0.5)

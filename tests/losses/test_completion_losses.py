@@ -63,6 +63,21 @@ def test_the_mean_feature_leaves_all_unexplained():
     assert (unexplained_share(mean, truth, torch.zeros(1, 2), LEVEL_HW) == 0).all()
 
 
+def test_belief_is_taught_what_share_of_a_pixel_is_explained():
+    truth, config = teacher(), CompletionLossConfig(belief=2.0)
+    right = said(truth)
+    assert completion_losses(right, truth, NAMES, config)["completion.belief"].item() == 0
+    doubting = replace(right, confidence=torch.full((2, 2, PIXELS), 0.25))
+    assert completion_losses(doubting, truth, NAMES, config)["completion.belief"].item() == pytest.approx(2.0 * 0.75**2)
+    wrong = said(truth, 10.0)
+    assert completion_losses(wrong, truth, NAMES, config)["completion.belief"].item() == pytest.approx(2.0)
+    features = wrong.temporal.clone().requires_grad_()
+    confidence = wrong.confidence.clone().requires_grad_()
+    taught = replace(wrong, temporal=features, reconstructed=None, guided=None, confidence=confidence)
+    completion_losses(taught, truth, NAMES, config)["completion.belief"].backward()
+    assert (features.grad is None or not features.grad.any()) and (confidence.grad[0, 1] == 0).all() and (confidence.grad[0, 0] > 0).all()
+
+
 @pytest.mark.parametrize("normalise", [True, False])
 def test_only_failed_cameras_with_a_known_picture_count(normalise):
     truth = teacher(((True, True, True), (True, True, False)))

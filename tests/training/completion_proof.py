@@ -17,7 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -38,12 +38,13 @@ from sparsedrive.evaluation.predictions import FramePredictions, PredictionSet, 
 from sparsedrive.evaluation.robustness import Judge
 from sparsedrive.evaluation.robustness_metrics import Sector, blind_ap_difference, box_sectors
 from sparsedrive.evaluation.sections import detection_section
-from sparsedrive.losses.completion import CompletionTeacher, unexplained_share
+from sparsedrive.losses.completion import CompletionLossConfig, CompletionTeacher, unexplained_share
 from sparsedrive.losses.criterion import compute_losses
 from sparsedrive.metrics.records import BoxRecords
 from sparsedrive.models.coasting import CoastingConfig
 from sparsedrive.models.completion.cameras import take_cameras
 from sparsedrive.models.completion.cascade import CompletionCascade
+from sparsedrive.models.completion.config import GuidedConfig, ReconstructionConfig
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.structures import CompletionPredictions, with_available
 from sparsedrive.training.config import OptimiserConfig
@@ -78,6 +79,8 @@ class Arguments:
     """Frames in which all cameras work before one dies."""
     rounds: int = 1000
     """Of the bootstrap."""
+    losses: CompletionLossConfig = field(default_factory=CompletionLossConfig)
+    """Weights of the completion's losses."""
 
 
 def config_of(row: str, base: SparseDriveConfig) -> SparseDriveConfig:
@@ -90,8 +93,9 @@ def config_of(row: str, base: SparseDriveConfig) -> SparseDriveConfig:
     kept = {"5": (), "6": (), "7a": (), "7b": ("reconstruction",), "7c": ("reconstruction", "guided"), "9": ()}
     if row not in kept:
         return replace(base, mask_aware=row in ("2", "4", "8"))
-    left_out = {name: None for name in ("reconstruction", "guided") if name not in kept[row]}
-    return replace(base, mask_aware=True, completion=replace(levels, **left_out))
+    reconstruction = ReconstructionConfig(hidden_dim=32) if "reconstruction" in kept[row] else None
+    guided = GuidedConfig() if "guided" in kept[row] else None
+    return replace(base, mask_aware=True, completion=replace(levels, reconstruction=reconstruction, guided=guided))
 
 
 class Hold(CompletionCascade):
@@ -136,7 +140,7 @@ def train(model: SparseDrive, cache: FeatureCache, arguments: Arguments) -> dict
     groups = [{"params": group, "share": share} for group, share in ((heads, 1.0), (own, 10.0)) if group]
     optimiser = torch.optim.AdamW(groups, lr=arguments.rate, weight_decay=1e-3)
     schedule = OptimiserConfig(rate=arguments.rate, warmup_steps=min(100, arguments.steps // 10))
-    criterion = recipe("tiny_completion").criterion
+    criterion = replace(recipe("tiny_completion").criterion, completion=arguments.losses)
     state, last, begun = None, [], time.perf_counter()
     for step in range(arguments.steps):
         for group in optimiser.param_groups:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sparsedrive.models.box_head import BoxKind
 from sparsedrive.models.coasting import CoastingConfig
-from sparsedrive.models.completion.config import CompletionConfig, ReconstructionConfig, TemporalConfig
+from sparsedrive.models.completion.config import CompletionConfig, GuidedConfig, ReconstructionConfig, TemporalConfig
 from sparsedrive.models.decoder_layer import LayerConfig
 from sparsedrive.models.efficientnet import EfficientNetLite0Config
 from sparsedrive.models.fpn import FPNConfig
@@ -144,31 +144,30 @@ def sparsedrive_small_stage2_completion() -> SparseDriveConfig:
         describe="SparseDrive-S, stage 2, with completion of failed cameras from all cameras (V1); no public weights",
         public_weights=False,
         mask_aware=True,
-        completion=CompletionConfig(),
+        completion=CompletionConfig(reconstruction=ReconstructionConfig(), guided=GuidedConfig()),
     )
 
 
 def sparsedrive_small_stage2_completion_v2() -> SparseDriveConfig:
     """As `sparsedrive_small_stage2_completion`, a failed camera looking at itself in the past and its two neighbours only."""
+    whole = sparsedrive_small_stage2_completion()
+    assert whole.completion is not None
     return replace(
-        sparsedrive_small_stage2_completion(),
+        whole,
         name="sparsedrive_small_stage2_completion_v2",
         describe="SparseDrive-S, stage 2, with completion of failed cameras from their neighbours (V2); no public weights",
-        completion=CompletionConfig(temporal=TemporalConfig(attention="neighbours")),
+        completion=replace(whole.completion, temporal=TemporalConfig(attention="neighbours")),
     )
 
 
 def tiny_completion() -> SparseDriveConfig:
-    """`tiny` with the completion of failed cameras: nearer hypotheses too, as its streets are narrow."""
+    """`tiny` with level 1 of the completion of failed cameras: nearer hypotheses too, as its streets are narrow."""
     return replace(
         tiny(),
         name="tiny_completion",
-        describe="tiny with completion of failed cameras",
+        describe="tiny with completion of failed cameras (level 1)",
         mask_aware=True,
-        completion=CompletionConfig(
-            temporal=TemporalConfig(depths_m=(4.0, 8.0, 16.0, 32.0), levels=(1, 2, 3), kv_downsample=2),
-            reconstruction=ReconstructionConfig(hidden_dim=32),
-        ),
+        completion=CompletionConfig(temporal=TemporalConfig(depths_m=(4.0, 8.0, 16.0, 32.0), levels=(1, 2, 3), kv_downsample=2)),
     )
 
 

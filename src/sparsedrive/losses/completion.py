@@ -21,6 +21,7 @@ class CompletionLossConfig:
         consistency: of what the last level made, against the teacher; mean over pyramid levels.
         reconstruction, kl: of level 2, against the teacher and of its latent; sums over pyramid levels.
         guided: of level 3: log(1 + smooth L1), more along the way.
+        belief: squared distance of every pixel's belief from the share of the teacher's variance that its features explain.
         imagined, surprise: of the auxiliary world model, where there is one: squared error of mean features, and its divergences.
         normalise: `consistency` and `reconstruction` are shares of the teacher's variance (1 - R^2: 1 is no better than the mean feature).
         own_target: level 2 is taught its own input, as first published, so it learns to keep damage too.
@@ -31,6 +32,7 @@ class CompletionLossConfig:
     reconstruction: float = 0.1
     kl: float = 1e-4
     guided: float = 0.1
+    belief: float = 0.0
     imagined: float = 0.01
     surprise: float = 1e-4
     normalise: bool = True
@@ -43,6 +45,7 @@ class CompletionLossConfig:
             self.reconstruction,
             self.kl,
             self.guided,
+            self.belief,
             self.imagined,
             self.surprise,
             *(weight for _, weight in self.camera_weights),
@@ -73,7 +76,7 @@ def completion_losses(
     """
     camera_weight = _camera_weights(camera_names, config, said.confidence)
     zero = said.last.sum() * 0  # in the graph: with many processes all parameters need a gradient everywhere
-    named = dict.fromkeys(("consistency", "reconstruction", "kl", "guided"), zero)
+    named = dict.fromkeys(("consistency", "reconstruction", "kl", "guided", *(("belief",) if config.belief else ())), zero)
     if said.imagined is not None and said.surprise is not None:
         zero = zero + said.imagined.sum() * 0 + said.surprise.sum() * 0
         named |= dict.fromkeys(("imagined", "surprise"), zero)
@@ -84,6 +87,10 @@ def completion_losses(
     truth = teacher.packed.gather(1, index).to(said.confidence.dtype)
     weight = camera_weight[camera] * (said.cameras.failed & teacher.known.gather(1, camera))
     named["consistency"] = config.consistency * _errors(said.last, truth, weight, said.level_hw, normalise=config.normalise).mean()
+    if config.belief:
+        right = explained_pixels(said.last.detach(), truth, weight, said.level_hw)
+        distance = (said.confidence - right).square().split(_pixels(said.level_hw), dim=2)
+        named["belief"] = config.belief * torch.stack([_row_mean(level.mean(-1), weight) for level in distance]).mean()
     if said.reconstructed is not None and said.source is not None and said.mean is not None and said.log_variance is not None:
         target = said.source.detach() if config.own_target else truth
         errors = _errors(said.reconstructed, target, weight, said.level_hw, normalise=config.normalise)
@@ -112,12 +119,28 @@ def unexplained_share(
     """
     shares = []
     for ours, theirs in zip(said.split(_pixels(level_hw), dim=2), truth.split(_pixels(level_hw), dim=2), strict=True):
-        count = weight.sum().clamp(min=torch.finfo(weight.dtype).tiny) * ours.shape[2]
-        mean = torch.einsum("bmsd,bm->d", theirs, weight) / count
-        variance = torch.einsum("bmsd,bm->d", (theirs - mean).square(), weight) / count
-        error = torch.einsum("bmsd,bm->d", (ours - theirs).square(), weight) / count
-        shares.append((error / variance.clamp(min=MIN_VARIANCE)).mean())
+        error = torch.einsum("bmsd,bm->d", (ours - theirs).square(), weight) / _count(weight, ours)
+        shares.append((error / _variance(theirs, weight)).mean())
     return torch.stack(shares)
+
+
+def explained_pixels(
+    said: Float[Tensor, "B M S D"], truth: Float[Tensor, "B M S D"], weight: Float[Tensor, "B M"], level_hw: tuple[int, ...]
+) -> Float[Tensor, "B M S"]:
+    """Of every pixel, 1 - squared error over the variance of its level, mean over channels, at least 0."""
+    levels = zip(said.split(_pixels(level_hw), dim=2), truth.split(_pixels(level_hw), dim=2), strict=True)
+    wrong = [((ours - theirs).square() / _variance(theirs, weight)).mean(-1) for ours, theirs in levels]
+    return (1 - torch.cat(wrong, dim=2)).clamp(min=0)
+
+
+def _count(weight: Tensor, like: Tensor) -> Tensor:
+    return weight.sum().clamp(min=torch.finfo(weight.dtype).tiny) * like.shape[2]
+
+
+def _variance(level: Float[Tensor, "B M HW D"], weight: Float[Tensor, "B M"]) -> Float[Tensor, "D"]:
+    count = _count(weight, level)
+    mean = torch.einsum("bmsd,bm->d", level, weight) / count
+    return (torch.einsum("bmsd,bm->d", (level - mean).square(), weight) / count).clamp(min=MIN_VARIANCE)
 
 
 def _errors(said: Tensor, truth: Tensor, weight: Tensor, level_hw: tuple[int, ...], *, normalise: bool) -> Float[Tensor, "L"]:

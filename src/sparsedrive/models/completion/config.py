@@ -136,14 +136,15 @@ class GuidedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionConfig:
-    """The cascade, in the order temporal, reconstruction, guided, the same in training and test. None leaves a level out.
+    """The cascade, in the order temporal, reconstruction, guided, the same in training and test. None leaves a level out; levels 2 and 3
+    are left out unless asked for, as they have not been seen to help (docs/completion.md).
 
     `world_model`: train with `world_model.WorldModel` beside it, as published at first; no evidence that it helps.
     """
 
     temporal: TemporalConfig | None = field(default_factory=TemporalConfig)
-    reconstruction: ReconstructionConfig | None = field(default_factory=ReconstructionConfig)
-    guided: GuidedConfig | None = field(default_factory=GuidedConfig)
+    reconstruction: ReconstructionConfig | None = None
+    guided: GuidedConfig | None = None
     world_model: bool = False
     published: PublishedQuirks = field(default_factory=PublishedQuirks)
 
