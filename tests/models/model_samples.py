@@ -26,7 +26,9 @@ def config(*, stage: int = 2, parity: ParityOptions | None = None) -> SparseDriv
     """Three cameras, 64 x 96 pixels, 24 boxes of which 16 survive, 12 map elements of which 6 survive."""
     base = preset("tiny")
     layer = replace(base.detection.layer, dim=32, num_heads=4, ffn_dim=48, num_groups=4)
-    detection = replace(base.detection, num_anchors=24, num_memory=16, num_layers=3, layer=layer, denoising=None)
+    small = replace(base.detection, num_anchors=24, num_memory=16, num_layers=3, layer=layer, denoising=None)
+    # Who carries an id, and what coasts, are choices that the last bits of another batch size could change.
+    detection = replace(small, hands_over_ids=False, coasting=None)
     assert base.planner is not None
     planner = replace(base.planner, dim=32, num_heads=4, ffn_dim=48, num_layers=2, num_agents=10, num_elements=5)
     return replace(

@@ -15,7 +15,7 @@ from sparsedrive.structures import cat_frames
 
 def config(coasting: CoastingConfig | None):
     base = model_samples.config()
-    return replace(base, detection=replace(base.detection, coasting=coasting, hands_over_ids=False))
+    return replace(base, detection=replace(base.detection, coasting=coasting))
 
 
 @pytest.fixture(scope="module")

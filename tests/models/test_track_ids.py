@@ -1,6 +1,11 @@
+from dataclasses import replace
+
+import model_samples
+import pytest
 import torch
 
 from sparsedrive.geometry import box_state
+from sparsedrive.models.instance_decoder import DecoderConfig
 from sparsedrive.models.track_ids import hand_over_ids, same_place
 
 
@@ -55,3 +60,23 @@ def test_a_place_is_a_footprint_or_near():
     endless = small.clone()
     endless[..., box_state.LOG_LENGTH] = 100.0
     assert same_place(endless)[0, 0].tolist() == [True, True, False]
+
+
+def test_a_stream_says_the_same_boxes_and_every_id_once_a_frame():
+    plain = model_samples.config(stage=1)
+    model, other = model_samples.build(plain), model_samples.build(replace(plain, detection=replace(plain.detection, hands_over_ids=True)))
+    frames = [model_samples.frame(index) for index in range(5)]
+    (theirs, _), (ours, _) = model_samples.run(model, frames), model_samples.run(other, frames)
+    changed = 0
+    for before, after in zip(theirs, ours, strict=True):
+        assert model_samples.differences(after.detection.steps, before.detection.steps) == []
+        assert len(after.detection.track_id.unique()) == after.detection.track_id.numel()
+        changed += int((after.detection.track_id != before.detection.track_id).sum())
+    assert changed > 0
+
+
+def test_lines_have_no_ids_to_hand_over():
+    lines = model_samples.config().map
+    assert isinstance(lines, DecoderConfig)
+    with pytest.raises(ValueError, match="hands_over_ids: expected False for PolylineKind"):
+        replace(lines, hands_over_ids=True)
