@@ -3,10 +3,8 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from sparsedrive.geometry.box_state import YAW
+from sparsedrive.geometry import box_state
 from sparsedrive.structures import Detections
 
 
@@ -17,7 +15,7 @@ def drop_duplicates(found: Detections) -> Detections:
     one object teaches a model to answer once, but only late in training; a model trained for long does not need this.
     The number of rounds depends on data: the device is asked after each whether anything changed.
     """
-    shares = _centres_inside(found.box)
+    shares = box_state.centres_inside(found.box)
     shares = (shares | shares.transpose(1, 2)) & found.valid[:, None, :]
     better = torch.tril(shares, diagonal=-1)
     stays = found.valid
@@ -26,12 +24,3 @@ def drop_duplicates(found: Detections) -> Detections:
         if torch.equal(now, stays):
             return replace(found, valid=now)
         stays = now
-
-
-def _centres_inside(box: Float[Tensor, "B N 10"]) -> Bool[Tensor, "B N N"]:
-    """Whether the centre of box j (last axis) lies inside the footprint of box i."""
-    offset = box[:, None, :, :2] - box[:, :, None, :2]
-    cos, sin = box[..., YAW].cos()[..., None], box[..., YAW].sin()[..., None]
-    along = offset[..., 0] * cos + offset[..., 1] * sin
-    across = offset[..., 1] * cos - offset[..., 0] * sin
-    return (along.abs() < box[..., 3, None] / 2) & (across.abs() < box[..., 4, None] / 2)

@@ -9,7 +9,7 @@ length (along the heading), width and height, and are named so here.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsedrive.geometry import se3
@@ -69,3 +69,12 @@ def corners(box: Float[Tensor, "*batch 10"]) -> Float[Tensor, "*batch 8 3"]:
     local = torch.cat([bottom, top]) * box[..., None, 3:6]
     rotation = rotation_about_z(box[..., YAW].sin(), box[..., YAW].cos())
     return local @ rotation.transpose(-1, -2) + box[..., None, :3]
+
+
+def centres_inside(box: Float[Tensor, "B N 10"]) -> Bool[Tensor, "B N N"]:
+    """Whether the centre of box j (last axis) lies inside the footprint of box i."""
+    offset = box[:, None, :, :2] - box[:, :, None, :2]
+    cos, sin = box[..., YAW].cos()[..., None], box[..., YAW].sin()[..., None]
+    along = offset[..., 0] * cos + offset[..., 1] * sin
+    across = offset[..., 1] * cos - offset[..., 0] * sin
+    return (along.abs() < box[..., 3, None] / 2) & (across.abs() < box[..., 4, None] / 2)

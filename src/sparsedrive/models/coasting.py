@@ -58,8 +58,3 @@ def coast(
     quality = None if last.quality is None or known.quality is None else mixed(known.quality, last.quality)
     step = replace(last, class_logits=mixed(logits, last.class_logits), state=mixed(known.state, last.state), quality=quality)
     return step, mixed(prior.feature, feature)
-
-
-def needed(rig: CameraRig) -> bool:
-    """Whether a camera failed; compiled and exported programs do not ask and always look."""
-    return torch.compiler.is_compiling() or not bool(rig.available.all())

@@ -100,12 +100,17 @@ def pack_levels(levels: list[Float[Tensor, "B C D H W"]]) -> ImageFeatures:
     return ImageFeatures(packed=packed, level_hw=tuple(size for level in levels for size in level.shape[-2:]))
 
 
+def may_have_failed(available: Bool[Tensor, "B C"]) -> bool:
+    """Whether a camera failed; compiled and exported programs do not ask and always take it for possible."""
+    return torch.compiler.is_compiling() or not bool(available.all())
+
+
 def with_confidence(images: ImageFeatures, available: Bool[Tensor, "B C"]) -> ImageFeatures:
     """Features in which failed cameras are marked as blank, so that the sampling weights of what they do not show go to the others.
 
     Without a failed camera `images` as they are.
     """
-    if not torch.compiler.is_compiling() and bool(available.all()):
+    if not may_have_failed(available):
         return images
     shape = images.packed.shape[:3]
     return replace(images, confidence=available[:, :, None].to(images.packed.dtype).expand(shape))

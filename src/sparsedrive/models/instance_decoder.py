@@ -14,6 +14,7 @@ from sparsedrive.models import coasting, image_history, memory_ops
 from sparsedrive.models import denoising as denoising_ops
 from sparsedrive.models.coasting import CoastingConfig
 from sparsedrive.models.decoder_layer import DecoderLayer, LayerConfig
+from sparsedrive.models.image_encoder import may_have_failed
 from sparsedrive.models.memory_ops import Prior, Tick
 from sparsedrive.models.track_ids import hand_over_ids
 from sparsedrive.structures import (
@@ -169,7 +170,7 @@ class InstanceDecoder(nn.Module):
         prior = memory_ops.align(memory, now, config.kind.transform, parity)
         views, history = self._look_back(images, rig, memory.history, now)
         steps, feature, embed = self._decode(images, rig, prior, now, views, proposals)
-        if config.coasting is not None and config.num_memory and not self.training and coasting.needed(rig):
+        if config.coasting is not None and config.num_memory and not self.training and may_have_failed(rig.available):
             state = config.kind.transform(memory.state, now.now_T_then, now.elapsed_s * config.coasting.speed)
             steps, feature, embed = self._coast(steps, feature, replace(prior, state=state), rig, now, config.coasting.keeps)
         track_id, next_id = memory_ops.assign_track_ids(prior, feature.shape[1], parity)

@@ -65,14 +65,7 @@ class ObjectHead(nn.Module):
             level_features = features.level(level)
             hidden = self.conv(level_features.flatten(0, 1)).relu().unflatten(0, level_features.shape[:2])
             logits, geometry = self.linear(hidden.movedim(2, -1)).split([self.config.num_classes, GEOMETRY_DIM], dim=-1)
-            shown = _shown(features, available, level)
+            belief = features.level_confidence(level)
+            shown = available[:, :, None, None].expand(logits.shape[:-1]) if belief is None else belief > BELIEVED
             maps.append(ObjectMap(class_logits=logits, geometry=geometry, shown=shown, level=level))
         return maps
-
-
-def _shown(features: ImageFeatures, available: Bool[Tensor, "B C"], level: int) -> Bool[Tensor, "B C H W"]:
-    height, width = features.level(level).shape[-2:]
-    if features.confidence is None:
-        return available[:, :, None, None].expand(-1, -1, height, width)
-    start = sum(h * w for h, w in zip(features.level_hw[: 2 * level : 2], features.level_hw[1 : 2 * level : 2], strict=True))
-    return (features.confidence[:, :, start : start + height * width] > BELIEVED).unflatten(2, (height, width))

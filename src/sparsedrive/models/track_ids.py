@@ -3,11 +3,10 @@
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparsedrive.geometry import box_state
 
-NEAR_M, LOG_SIZE_LIMIT = 2.0, 3.0  # 2 m: as tracks are matched with true ones in nuScenes
+NEAR_M, MAX_SIZE_M = 2.0, 20.0  # 2 m: as tracks are matched with true ones in nuScenes
 
 
 def hand_over_ids(
@@ -39,10 +38,7 @@ def hand_over_ids(
 
 def same_place(state: Float[Tensor, "B N 11"]) -> Bool[Tensor, "B N N"]:
     """Which instances are in one place, from above."""
-    centre, half = state[..., :2], state[..., box_state.LOG_LENGTH : box_state.LOG_LENGTH + 2].clamp(max=LOG_SIZE_LIMIT).exp() / 2
-    heading = F.normalize(state[..., [box_state.SIN_YAW, box_state.COS_YAW]], dim=-1)
-    sin, cos = heading[..., :1], heading[..., 1:]
-    offset = centre[:, None] - centre[:, :, None]
-    along, across = offset[..., 0] * cos + offset[..., 1] * sin, offset[..., 1] * cos - offset[..., 0] * sin
-    inside = (along.abs() < half[..., 0, None]) & (across.abs() < half[..., 1, None])
+    box = box_state.decode(state)
+    inside = box_state.centres_inside(torch.cat([box[..., :3], box[..., 3:6].clamp(max=MAX_SIZE_M), box[..., 6:]], dim=-1))
+    offset = state[:, None, :, :2] - state[:, :, None, :2]
     return inside | inside.transpose(1, 2) | (offset.square().sum(-1) < NEAR_M**2)

@@ -26,9 +26,15 @@ class ImageFeatures:
 
     def level(self, index: int) -> Float[Tensor, "B C D H W"]:
         """One level as an image, channels first (a view)."""
+        return self._pixels(self.packed, index).movedim(-1, 2)
+
+    def level_confidence(self, index: int) -> Float[Tensor, "B C H W"] | None:
+        """How far each pixel of one level is to be believed, where that is known."""
+        return None if self.confidence is None else self._pixels(self.confidence, index)
+
+    def _pixels(self, packed: Tensor, index: int) -> Tensor:
         sizes = list(zip(self.level_hw[::2], self.level_hw[1::2], strict=True))
         index = range(len(sizes))[index]
         start = sum(h * w for h, w in sizes[:index])
         height, width = sizes[index]
-        pixels = self.packed[:, :, start : start + height * width]
-        return pixels.unflatten(2, (height, width)).movedim(-1, 2)
+        return packed[:, :, start : start + height * width].unflatten(2, (height, width))
