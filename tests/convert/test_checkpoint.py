@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import sparsedrive
-from sparsedrive.config import from_json, preset
+from sparsedrive.config import from_json, preset, to_json
 from sparsedrive.convert import convert_file, load, read_config, save
 from sparsedrive.convert.checkpoint import has_packaged_weights, packaged_weights, to_official_names
 from sparsedrive.convert.sparsedrive import official_constants
@@ -79,6 +79,29 @@ def test_save_writes_the_configuration_inside_and_beside(ours, model):
     assert from_json(ours.with_suffix(".json").read_text()) == model.config
     assert sorted(path.name for path in ours.parent.iterdir()) == ["tiny.json", "tiny.safetensors"]  # nothing unfinished
     assert same_weights(load(read_config(ours), ours).state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["tiny", "mine"])
+def test_a_variant_of_a_preset_comes_back_as_it_was_saved(name, tmp_path):
+    variant = replace(preset("tiny"), name=name, mask_aware=True).build()
+    save(variant, tmp_path / "mine.safetensors")
+    assert load("tiny", tmp_path / "mine.safetensors").config == variant.config
+    assert load(preset("tiny"), tmp_path / "mine.safetensors").config == preset("tiny")  # who gives a configuration gets it
+    save_file(variant.state_dict(), tmp_path / "bare.safetensors")
+    assert load("tiny", tmp_path / "bare.safetensors").config == preset("tiny")
+
+
+def test_a_file_of_another_preset_is_read_as_the_one_asked_for(tmp_path, model):
+    save(replace(model.config, name="tiny_completion", mask_aware=True).build(), tmp_path / "other.safetensors")
+    assert load("tiny", tmp_path / "other.safetensors").config == model.config
+
+
+def test_a_header_this_version_does_not_know_is_an_error_that_says_what_to_do(tmp_path, model):
+    metadata = {"sparsedrive_config": to_json(model.config).replace('"mask_aware"', '"mask_unaware"')}
+    save_file(model.state_dict(), tmp_path / "old.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match=r"old.safetensors: its configuration.*mask_unaware.*give a configuration instead of a name"):
+        load("tiny", tmp_path / "old.safetensors")
+    assert load(preset("tiny"), tmp_path / "old.safetensors").config == preset("tiny")
 
 
 def test_half_precision_halves_the_file_and_loads_as_float32(ours, model, tmp_path):

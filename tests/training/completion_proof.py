@@ -218,15 +218,21 @@ class Judged:
     broken: dict[str, list[Sector]]
 
 
-def evaluate(model: SparseDrive, cache: FeatureCache, judge: Judge, history: int) -> Judged:
-    """The held-out scenes without a failure, and with every camera by itself dying after `history` frames."""
-    poses = judge.truth.global_T_ego
+def failing_scripts(judge: Judge, history: int) -> list[FailureScript]:
+    """Nothing fails; then each camera by itself, dying after `history` frames of every scene."""
     scripts = [FailureScript(spans=())]
     for camera in judge.camera_names:
         spans = [
             FaultSpan(scene=scene.name, camera=camera, start=history, stop=scene.num_frames, kind="intact") for scene in judge.truth.scenes
         ]
         scripts.append(FailureScript(spans=tuple(spans)))
+    return scripts
+
+
+def evaluate(model: SparseDrive, cache: FeatureCache, judge: Judge, history: int) -> Judged:
+    """The held-out scenes without a failure, and with every camera by itself dying after `history` frames."""
+    poses = judge.truth.global_T_ego
+    scripts = failing_scripts(judge, history)
     clean, *said = (box_records(found, poses) for found in answers(model, cache, judge, scripts))
     lost = [judge.lost(script) for script in scripts[1:]]
     early = np.concatenate([np.arange(scene.num_frames) < history + EARLY_FRAMES for scene in judge.truth.scenes])
@@ -262,7 +268,8 @@ def report(row: str, seed: int, found: Judged, reference: Judged | None, frames,
     return entry
 
 
-def _first(data: PreparedData, split: str, scenes: int) -> PreparedData:
+def first_scenes(data: PreparedData, split: str, scenes: int) -> PreparedData:
+    """The first scenes of one split."""
     return replace(data, splits={split: data.split(split)[:scenes]})
 
 
@@ -276,11 +283,11 @@ def main(arguments: Arguments) -> int:
     data = PreparedData.open(arguments.data)
     base = sparsedrive.load("tiny", arguments.weights or "packaged")
     start = {name: value.clone() for name, value in base.state_dict().items()}
-    held_out = _first(data, "val", arguments.val_scenes)
+    held_out = first_scenes(data, "val", arguments.val_scenes)
     judge = Judge.of(held_out, "val", base.config.camera_names)
     caches = {
         split: FeatureCache.make(some, split, base, arguments.out / f"features-{split}.npy")
-        for split, some in (("train", _first(data, "train", arguments.train_scenes)), ("val", held_out))
+        for split, some in (("train", first_scenes(data, "train", arguments.train_scenes)), ("val", held_out))
     }
     path = arguments.out / "rows.json"
     table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []

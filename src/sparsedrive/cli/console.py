@@ -34,8 +34,9 @@ Weights: TypeAlias = Annotated[
     tyro.conf.arg(
         metavar="FILE",
         help_behavior_hint="(optional)",
-        help='Weights of the preset: a .safetensors file of this library, an official .pth, "packaged" (they come with the library) or '
-        '"random". Without it packaged ones, where the preset has some; else random ones, with which the results mean nothing.',
+        help="Weights of the preset: a .safetensors file of this library (the model is built as it was saved, a variant of a preset too), "
+        'an official .pth, "packaged" (they come with the library) or "random". Without it packaged ones, where the preset has some; else '
+        "random ones, with which the results mean nothing.",
     ),
 ]
 """The type of `--weights`, with its help."""

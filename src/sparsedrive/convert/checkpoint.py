@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparsedrive.config import from_json, preset, to_json
+from sparsedrive.config import from_json, preset, presets, to_json
 from sparsedrive.convert import sparsedrive as names
 from sparsedrive.models.sparsedrive import SparseDrive, SparseDriveConfig
 from sparsedrive.structures import ParityOptions
@@ -43,19 +43,37 @@ def load(
 
     `name` is a preset or a configuration; `weights` a `.safetensors` file of ours, an official `.pth`, or "packaged" for those that
     come with this library. Without weights the parameters are random, drawn from `seed`: good for timing and tests, not for driving.
+    A file of ours knows the configuration its weights had, and that is what is built, so `replace(preset("tiny"), mask_aware=True)` comes
+    back as it was saved; but where the file is of one preset and `name` another, that other. Give a configuration to build exactly that.
     Raises ValueError for a file that is truncated, needs code to load, or does not fit the preset (all such keys are listed).
     """
-    config = preset(name) if isinstance(name, str) else name
+    path = None if weights is None else Path(weights)
+    if weights == PACKAGED:
+        path = packaged_weights(name if isinstance(name, str) else name.name)
+    config = _as_saved(path, preset(name)) if isinstance(name, str) else name
     if parity is not None:
         config = replace(config, parity=parity)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = config.build()
-    if weights is not None:
-        path = packaged_weights(config.name) if weights == PACKAGED else Path(weights)
+    if path is not None:
         state, _ = read_weights(path, config)
         _load_strictly(model, state, path)
     return model.to(device).eval()
+
+
+def _as_saved(path: Path | None, chosen: SparseDriveConfig) -> SparseDriveConfig:
+    """The configuration in the file's header, unless it is of another preset or not there: then the chosen one."""
+    if path is None or path.suffix != ".safetensors" or not path.is_file():
+        return chosen
+    header = _with_safetensors(path, lambda file: file.metadata() or {}).get(CONFIG_KEY)
+    if header is None:
+        return chosen
+    try:
+        saved = from_json(header)
+    except ValueError as error:
+        raise ValueError(f"{path}: its {error}; to load the weights anyway, give a configuration instead of a name") from error
+    return chosen if saved.name != chosen.name and saved.name in presets() else saved
 
 
 def has_packaged_weights(name: str) -> bool:

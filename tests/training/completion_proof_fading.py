@@ -1,0 +1,134 @@
+"""How what is known of the blind sector fades after a camera dies, and how far perfect remembering would get. After `completion_proof.py`:
+
+    python tests/training/completion_proof_fading.py --data WORLD --out proof --val-scenes 12
+
+Blind AP and gain by the time since the failure, for the rows that need no training beyond row 4's. Two bounds besides, from the truth: of
+every object that a working camera saw before, the last such box goes on, once standing still and once moving as the object really moves.
+Nothing invented is among them and nothing found is forgotten, so they tell what motion is worth, not what can be had.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from completion_proof import answers, build, failing_scripts, first_scenes
+from completion_proof_data import FeatureCache
+from jaxtyping import Bool
+from safetensors.torch import load_file
+
+import sparsedrive
+from sparsedrive.data.prepared import PreparedData
+from sparsedrive.evaluation.predictions import box_records
+from sparsedrive.evaluation.robustness import Judge
+from sparsedrive.evaluation.robustness_metrics import blind_rows, box_sectors, seen_by
+from sparsedrive.metrics.records import BoxRecords
+
+ROWS = ("4", "6", "8", "9")
+SPELLS_S = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0), (8.0, 20.0), (0.0, 20.0))
+FRAME_S = 0.5
+NEAR_M = 2.0
+KEEPS = 0.98
+"""Share of their confidence that perfectly remembered boxes keep from frame to frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Where row 4 was trained."""
+
+    data: Path
+    out: Path
+    steps: int = 400
+    seed: int = 0
+    val_scenes: int = 24
+    history: int = 5
+
+
+def fading(judge: Judge, said: Sequence[BoxRecords], lost: Sequence[np.ndarray], since_s: np.ndarray) -> list[float]:
+    """Blind AP in each of `SPELLS_S`, mean over the cameras that died."""
+    found = []
+    for start_s, stop_s in SPELLS_S:
+        spell = ((since_s >= start_s) & (since_s < stop_s))[:, None]
+        sectors = [
+            box_sectors(judge.truth, judge.boxes, *pair, judge.camera_names)[0]
+            for pair in zip(said, [one & spell for one in lost], strict=True)
+        ]
+        found.append(float(np.nanmean([sector.mean_ap for sector in sectors])))
+    return found
+
+
+def perfectly_remembered(
+    judge: Judge, clean: BoxRecords, failing: BoxRecords, lost: Bool[np.ndarray, "F C"], scene_of: np.ndarray, *, moves: bool
+) -> BoxRecords:
+    """`failing`, and a box for every blind object: the one that was there when a working camera last saw the object, if any was near."""
+    there = judge.boxes.boxes
+    seen = seen_by(judge.truth, judge.camera_names, there.frame, there.center_m)
+    blind, visible = blind_rows(seen, lost[there.frame]), (seen & ~lost[there.frame]).any(1)
+    rows_of: dict[tuple[int, str], list[int]] = {}
+    for row in np.argsort(there.frame, kind="stable"):
+        rows_of.setdefault((int(scene_of[there.frame[row]]), str(there.track_id[row])), []).append(int(row))
+    in_frame = {int(frame): np.flatnonzero(clean.frame == frame) for frame in np.unique(clean.frame)}
+    taken, frames, centres, scores = [], [], [], []
+    for rows in rows_of.values():
+        last = None
+        for row in rows:
+            if visible[row]:
+                last = _answer(clean, there, row, in_frame.get(int(there.frame[row]), np.zeros(0, int))) or last
+            if blind[row] and last is not None:
+                answer, at = last
+                taken.append(answer)
+                frames.append(there.frame[row])
+                centres.append(clean.center_m[answer] + moves * (there.center_m[row] - there.center_m[at]))
+                scores.append(clean.score[answer] * KEEPS ** (there.frame[row] - there.frame[at]))
+    if not taken:
+        return failing
+    more = replace(clean[np.array(taken)], frame=np.array(frames), center_m=np.array(centres), score=np.array(scores))
+    return BoxRecords(**{one.name: np.concatenate([getattr(failing, one.name), getattr(more, one.name)]) for one in fields(BoxRecords)})
+
+
+def _answer(clean: BoxRecords, there: BoxRecords, row: int, candidates: np.ndarray) -> tuple[int, int] | None:
+    """The most confident box of the object's class near it, with the object's row."""
+    away_m = np.linalg.norm(clean.center_m[candidates, :2] - there.center_m[row, :2], axis=1)
+    near = candidates[(clean.label[candidates] == there.label[row]) & (away_m < NEAR_M)]
+    return (int(near[clean.score[near].argmax()]), row) if len(near) else None
+
+
+def main(arguments: Arguments) -> int:
+    """Prints and writes OUT/fading.json."""
+    data = PreparedData.open(arguments.data)
+    base = sparsedrive.load("tiny", "packaged")
+    start = {name: value.clone() for name, value in base.state_dict().items()}
+    start |= load_file(arguments.out / f"row-4-seed-{arguments.seed}-steps-{arguments.steps}.safetensors")
+    held_out = first_scenes(data, "val", arguments.val_scenes)
+    judge = Judge.of(held_out, "val", base.config.camera_names)
+    cache = FeatureCache.make(held_out, "val", base, arguments.out / "features-val.npy")
+    scripts = failing_scripts(judge, arguments.history)
+    lost = [judge.lost(script) for script in scripts[1:]]
+    counts = [scene.num_frames for scene in judge.truth.scenes]
+    since_s = (np.concatenate([np.arange(count) for count in counts]) - arguments.history) * FRAME_S
+    table: dict[str, list[float]] = {}
+    for row in ROWS:
+        model = build(row, start, base.config, arguments.seed)
+        clean, *failing = (box_records(found, judge.truth.global_T_ego) for found in answers(model, cache, judge, scripts))
+        table[row] = fading(judge, failing, lost, since_s)
+        print(row, np.round(table[row], 3), flush=True)
+        if row == "4":
+            table["clean"] = fading(judge, [clean] * len(lost), lost, since_s)
+            scene_of = np.repeat(np.arange(len(counts)), counts)
+            for name, moves in (("remembered, still", False), ("remembered, moved", True)):
+                known = [perfectly_remembered(judge, clean, *pair, scene_of, moves=moves) for pair in zip(failing, lost, strict=True)]
+                table[name] = fading(judge, known, lost, since_s)
+    lowest, highest = np.array(table["4"]), np.array(table["clean"])
+    gains = {name: ((np.array(values) - lowest) / (highest - lowest)).tolist() for name, values in table.items()}
+    for name, values in table.items():
+        print(name, np.round(values, 3), "G", np.round(gains[name], 2))
+    found = {"spells_s": SPELLS_S, "blind_ap": table, "gain": gains, "steps": arguments.steps, "seed": arguments.seed}
+    (arguments.out / "fading.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments, description=__doc__)))
