@@ -1,11 +1,11 @@
 """Does the completion of failed cameras help? Trains and compares on a prepared world, and says by how much, with intervals.
 
-    python tests/training/completion_proof.py --data WORLD --out proof --steps 1000 --rows 1 2 3 4 5 6 7a 7b 7c 8 9
+    python tests/training/completion_proof.py --data WORLD --out proof --steps 1000 --rows 1 2 3 4 5 6 7a 7b 7c 8 9 10
 
 Rows: 1 plain model, blank pictures; 2 mask-aware aggregation, not trained; 3 trained with failing cameras; 4 the same, mask-aware; 5 row 4
 with each failed camera's last features held; 6 row 4 with level 1 of the cascade as it starts, so only the warp; 7a, 7b, 7c trained with
-levels 1, 1+2, 1+2+3; 8 row 4 with coasting, where boxes stand still; 9 row 6 with the same. All start from the same weights; the image
-encoder is frozen, so its features are computed once and kept on disk.
+levels 1, 1+2, 1+2+3; 8, 9, 10 rows 4, 6 and 7a with coasting, where boxes stand still. All start from the same weights; the image encoder
+is frozen, so its features are computed once and kept on disk.
 Detection is what learns and is judged: map and planner are left out, but for 7c, where they stay as they are and say where the car goes.
 Trained rows see the same frames and failures. Judged are held-out scenes: clean, and with each camera by itself dying after `--history`
 frames; AP counts where only the dead camera would see, after the failure: all of it ("dead"), and its first 4 s ("early"). Differences are
@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -51,9 +51,9 @@ from sparsedrive.training.config import OptimiserConfig
 from sparsedrive.training.optimiser import rate_share
 from sparsedrive.training.recipes import recipe
 
-Row = Literal["1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9"]
-COMPARED = ("4", "5", "6", "7a", "7b", "7c", "8", "9")
-UNTRAINED = {"1": None, "2": None, "5": "4", "6": "4", "8": "4", "9": "4"}
+Row = Literal["1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9", "10"]
+COMPARED = ("4", "5", "6", "7a", "7b", "7c", "8", "9", "10")
+UNTRAINED = {"1": None, "2": None, "5": "4", "6": "4", "8": "4", "9": "4", "10": "7a"}
 """Rows without training, and whose weights they use; None: those that all start from."""
 EARLY_FRAMES = 8
 
@@ -67,12 +67,14 @@ class Arguments:
     out: Path
     weights: Path | None = None
     """Weights of tiny to start from; without it those that come with the library."""
-    rows: tuple[Row, ...] = ("1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9")
+    rows: tuple[Row, ...] = ("1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9", "10")
     steps: int = 1000
     batch: int = 4
     seed: int = 0
     rate: float = 1e-4
-    """Of the trained heads; the cascade, which starts from nothing, has ten times that."""
+    """Of the trained heads."""
+    rate_share: float = 10.0
+    """Of the cascade, which starts from nothing, times the rate of the heads."""
     train_scenes: int = 48
     val_scenes: int = 24
     history: int = 5
@@ -89,8 +91,8 @@ def config_of(row: str, base: SparseDriveConfig) -> SparseDriveConfig:
         base = replace(base, map=None, planner=None)
     levels = sparsedrive.preset("tiny_completion").completion
     assert levels is not None
-    base = replace(base, detection=replace(base.detection, coasting=CoastingConfig(speed=0.0) if row in ("8", "9") else None))
-    kept = {"5": (), "6": (), "7a": (), "7b": ("reconstruction",), "7c": ("reconstruction", "guided"), "9": ()}
+    base = replace(base, detection=replace(base.detection, coasting=CoastingConfig(speed=0.0) if row in ("8", "9", "10") else None))
+    kept = {"5": (), "6": (), "7a": (), "7b": ("reconstruction",), "7c": ("reconstruction", "guided"), "9": (), "10": ()}
     if row not in kept:
         return replace(base, mask_aware=row in ("2", "4", "8"))
     reconstruction = ReconstructionConfig(hidden_dim=32) if "reconstruction" in kept[row] else None
@@ -137,7 +139,7 @@ def train(model: SparseDrive, cache: FeatureCache, arguments: Arguments) -> dict
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     own = [p for name, p in learning.items() if name.startswith("completion.")]
     heads = [p for name, p in learning.items() if not name.startswith("completion.")]
-    groups = [{"params": group, "share": share} for group, share in ((heads, 1.0), (own, 10.0)) if group]
+    groups = [{"params": group, "share": share} for group, share in ((heads, 1.0), (own, arguments.rate_share)) if group]
     optimiser = torch.optim.AdamW(groups, lr=arguments.rate, weight_decay=1e-3)
     schedule = OptimiserConfig(rate=arguments.rate, warmup_steps=min(100, arguments.steps // 10))
     criterion = replace(recipe("tiny_completion").criterion, completion=arguments.losses)
@@ -292,7 +294,7 @@ def main(arguments: Arguments) -> int:
     path = arguments.out / "rows.json"
     table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     needed = set(arguments.rows) & set(COMPARED)
-    order = sorted({*arguments.rows, *(("4",) if needed else ())}, key=lambda row: (row != "4", row))
+    order = sorted({*arguments.rows, *(("4",) if needed else ())}, key=lambda row: (row != "4", get_args(Row).index(row)))
     reference = None
     for row in order:
         print(f"row {row}", flush=True)
@@ -300,6 +302,8 @@ def main(arguments: Arguments) -> int:
         source = UNTRAINED.get(row, row)
         weights = None if source is None else arguments.out / f"row-{source}-seed-{arguments.seed}-steps-{arguments.steps}.safetensors"
         known = load_file(weights) if weights is not None and weights.is_file() else {}
+        if row in UNTRAINED and weights is not None and not known:
+            raise ValueError(f"row {row}: expected the weights of row {source}, there is no {weights}; run row {source} first")
         model = build(row, start | known, base.config, arguments.seed)
         if row not in UNTRAINED and not known and weights is not None:
             trained = train(model, caches["train"], arguments)
