@@ -1,6 +1,7 @@
 """The verbs that need a model, on the generated log with the smallest preset."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -66,6 +67,15 @@ def test_saved_weights_are_used_and_named(log, tmp_path, capsys):
     assert first == second and first.weights == "mine.safetensors" and len(first.frames) == 1
     assert len(first.frames[0].detections) > 0
     assert not (tmp_path / "a" / "video.mp4").exists()
+
+
+def test_a_saved_variant_runs_as_it_was_saved_and_that_is_said(log, tmp_path, capsys):
+    weights = tmp_path / "mine.safetensors"
+    sparsedrive.save(sparsedrive.load(replace(sparsedrive.preset("tiny"), name="mine", camera_names=("CAM_FRONT", "CAM_BACK"))), weights)
+    assert main(["stream", "--data", str(log), "--weights", str(weights), "--max-frames", "1", "--out", str(tmp_path / "a")]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "mine.safetensors was saved; other than in preset 'tiny': " in told and "camera_names" in told
+    assert read_results(tmp_path / "a" / "results.json").preset == "mine"
 
 
 def test_missing_picture_needs_allow_missing(log, tmp_path, capsys):

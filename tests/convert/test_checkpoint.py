@@ -1,5 +1,6 @@
 """Files on disk. They hold the tiny preset: `convert_file` takes presets, and its names follow the same table as the large ones."""
 
+import json
 import os
 import pickle
 from dataclasses import replace
@@ -87,6 +88,8 @@ def test_a_variant_of_a_preset_comes_back_as_it_was_saved(name, tmp_path):
     save(variant, tmp_path / "mine.safetensors")
     assert load("tiny", tmp_path / "mine.safetensors").config == variant.config
     assert load(preset("tiny"), tmp_path / "mine.safetensors").config == preset("tiny")  # who gives a configuration gets it
+    convert_file(tmp_path / "mine.safetensors", tmp_path / "again.safetensors", "tiny")
+    assert read_config(tmp_path / "again.safetensors") == variant.config
     save_file(variant.state_dict(), tmp_path / "bare.safetensors")
     assert load("tiny", tmp_path / "bare.safetensors").config == preset("tiny")
 
@@ -97,9 +100,13 @@ def test_a_file_of_another_preset_is_read_as_the_one_asked_for(tmp_path, model):
 
 
 def test_a_header_this_version_does_not_know_is_an_error_that_says_what_to_do(tmp_path, model):
+    metadata = {"sparsedrive_config": json.dumps(json.loads(to_json(model.config)) | {"image_wh_px": None})}
+    save_file(model.state_dict(), tmp_path / "bad.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match=r"bad.safetensors: the configuration in it cannot be read"):
+        load("tiny", tmp_path / "bad.safetensors")
     metadata = {"sparsedrive_config": to_json(model.config).replace('"mask_aware"', '"mask_unaware"')}
     save_file(model.state_dict(), tmp_path / "old.safetensors", metadata=metadata)
-    with pytest.raises(ValueError, match=r"old.safetensors: its configuration.*mask_unaware.*give a configuration instead of a name"):
+    with pytest.raises(ValueError, match=r"old.safetensors: the configuration in it.*mask_unaware.*takes a configuration instead"):
         load("tiny", tmp_path / "old.safetensors")
     assert load(preset("tiny"), tmp_path / "old.safetensors").config == preset("tiny")
 

@@ -1,11 +1,11 @@
 """Does the completion of failed cameras help? Trains and compares on a prepared world, and says by how much, with intervals.
 
-    python tests/training/completion_proof.py --data WORLD --out proof --steps 1000 --rows 1 2 3 4 5 6 7a 7b 7c 8 9 10
+    python tests/training/completion_proof.py --data WORLD --out proof --steps 1000 --rows 1 2 3 4 5 6 7a 7b 7c 8 9 10 11
 
 Rows: 1 plain model, blank pictures; 2 mask-aware aggregation, not trained; 3 trained with failing cameras; 4 the same, mask-aware; 5 row 4
 with each failed camera's last features held; 6 row 4 with level 1 of the cascade as it starts, so only the warp; 7a, 7b, 7c trained with
-levels 1, 1+2, 1+2+3; 8, 9, 10 rows 4, 6 and 7a with coasting, where boxes stand still. All start from the same weights; the image encoder
-is frozen, so its features are computed once and kept on disk.
+levels 1, 1+2, 1+2+3; 8, 9, 10, 11 rows 4, 6, 7a, 1 with coasting, where boxes stand still. All start from the same weights; the image
+encoder is frozen, so its features are computed once and kept on disk.
 Detection is what learns and is judged: map and planner are left out, but for 7c, where they stay as they are and say where the car goes.
 Trained rows see the same frames and failures. Judged are held-out scenes: clean, and with each camera by itself dying after `--history`
 frames; AP counts where only the dead camera would see, after the failure: all of it ("dead"), and its first 4 s ("early"). Differences are
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import tyro
 from completion_proof_data import CachedEncoder, FeatureCache
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -51,9 +52,9 @@ from sparsedrive.training.config import OptimiserConfig
 from sparsedrive.training.optimiser import rate_share
 from sparsedrive.training.recipes import recipe
 
-Row = Literal["1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9", "10"]
-COMPARED = ("4", "5", "6", "7a", "7b", "7c", "8", "9", "10")
-UNTRAINED = {"1": None, "2": None, "5": "4", "6": "4", "8": "4", "9": "4", "10": "7a"}
+Row = Literal["1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9", "10", "11"]
+COMPARED = ("4", "5", "6", "7a", "7b", "7c", "8", "9", "10", "11")
+UNTRAINED = {"1": None, "2": None, "5": "4", "6": "4", "8": "4", "9": "4", "10": "7a", "11": None}
 """Rows without training, and whose weights they use; None: those that all start from."""
 EARLY_FRAMES = 8
 
@@ -67,7 +68,7 @@ class Arguments:
     out: Path
     weights: Path | None = None
     """Weights of tiny to start from; without it those that come with the library."""
-    rows: tuple[Row, ...] = ("1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9", "10")
+    rows: tuple[Row, ...] = ("1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9", "10", "11")
     steps: int = 1000
     batch: int = 4
     seed: int = 0
@@ -77,6 +78,8 @@ class Arguments:
     """Of the cascade, which starts from nothing, times the rate of the heads."""
     train_scenes: int = 48
     val_scenes: int = 24
+    val_from: int = 0
+    """How many of the held-out scenes to skip."""
     history: int = 5
     """Frames in which all cameras work before one dies."""
     rounds: int = 1000
@@ -91,7 +94,7 @@ def config_of(row: str, base: SparseDriveConfig) -> SparseDriveConfig:
         base = replace(base, map=None, planner=None)
     levels = sparsedrive.preset("tiny_completion").completion
     assert levels is not None
-    base = replace(base, detection=replace(base.detection, coasting=CoastingConfig(speed=0.0) if row in ("8", "9", "10") else None))
+    base = replace(base, detection=replace(base.detection, coasting=CoastingConfig(speed=0.0) if row in ("8", "9", "10", "11") else None))
     kept = {"5": (), "6": (), "7a": (), "7b": ("reconstruction",), "7c": ("reconstruction", "guided"), "9": (), "10": ()}
     if row not in kept:
         return replace(base, mask_aware=row in ("2", "4", "8"))
@@ -270,9 +273,26 @@ def report(row: str, seed: int, found: Judged, reference: Judged | None, frames,
     return entry
 
 
-def first_scenes(data: PreparedData, split: str, scenes: int) -> PreparedData:
-    """The first scenes of one split."""
-    return replace(data, splits={split: data.split(split)[:scenes]})
+def settings_of(arguments: Arguments) -> str:
+    """What trained weights depend on besides row, seed and steps, which are in their name."""
+    names = ("weights", "batch", "rate", "rate_share", "train_scenes", "losses")
+    return json.dumps({name: asdict(arguments)[name] for name in names}, default=str)
+
+
+def trained_before(weights: Path | None, settings: str) -> dict[str, Tensor]:
+    """The weights of a row trained earlier, if there are any. `ValueError` if that was with other settings."""
+    if weights is None or not weights.is_file():
+        return {}
+    with safe_open(weights, framework="pt") as file:
+        earlier = (file.metadata() or {}).get("settings")
+    if earlier != settings:
+        raise ValueError(f"{weights}: expected weights trained with {settings}, got {earlier}; give another --out")
+    return load_file(weights)
+
+
+def first_scenes(data: PreparedData, split: str, scenes: int, skip: int = 0) -> PreparedData:
+    """The first scenes of one split, after those to skip."""
+    return replace(data, splits={split: data.split(split)[skip : skip + scenes]})
 
 
 def _mean(sectors: Sequence[Sector]) -> float:
@@ -285,14 +305,13 @@ def main(arguments: Arguments) -> int:
     data = PreparedData.open(arguments.data)
     base = sparsedrive.load("tiny", arguments.weights or "packaged")
     start = {name: value.clone() for name, value in base.state_dict().items()}
-    held_out = first_scenes(data, "val", arguments.val_scenes)
+    held_out = first_scenes(data, "val", arguments.val_scenes, arguments.val_from)
     judge = Judge.of(held_out, "val", base.config.camera_names)
     caches = {
         split: FeatureCache.make(some, split, base, arguments.out / f"features-{split}.npy")
         for split, some in (("train", first_scenes(data, "train", arguments.train_scenes)), ("val", held_out))
     }
-    path = arguments.out / "rows.json"
-    table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    path, settings = arguments.out / "rows.json", settings_of(arguments)
     needed = set(arguments.rows) & set(COMPARED)
     order = sorted({*arguments.rows, *(("4",) if needed else ())}, key=lambda row: (row != "4", get_args(Row).index(row)))
     reference = None
@@ -301,18 +320,21 @@ def main(arguments: Arguments) -> int:
         begun, trained = time.perf_counter(), {}
         source = UNTRAINED.get(row, row)
         weights = None if source is None else arguments.out / f"row-{source}-seed-{arguments.seed}-steps-{arguments.steps}.safetensors"
-        known = load_file(weights) if weights is not None and weights.is_file() else {}
+        known = trained_before(weights, settings)
         if row in UNTRAINED and weights is not None and not known:
             raise ValueError(f"row {row}: expected the weights of row {source}, there is no {weights}; run row {source} first")
         model = build(row, start | known, base.config, arguments.seed)
         if row not in UNTRAINED and not known and weights is not None:
             trained = train(model, caches["train"], arguments)
-            save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
+            save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights, metadata={"settings": settings})
         found = evaluate(model, caches["val"], judge, arguments.history)
         reference = found if row == "4" else reference
         entry = report(row, arguments.seed, found, reference if row in COMPARED else None, judge.truth.frames, arguments.rounds)
         entry |= {"trained": trained, "steps": arguments.steps, "seconds": time.perf_counter() - begun}
-        table = [old for old in table if (old["row"], old["seed"], old["steps"]) != (row, arguments.seed, arguments.steps)] + [entry]
+        table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []  # now: another process may have added rows
+        before = [old for old in table if (old["row"], old["seed"], old["steps"]) == (row, arguments.seed, arguments.steps)]
+        entry["trained"] = trained or next((old["trained"] for old in before), {})
+        table = [old for old in table if old not in before] + [entry]
         path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(entry), flush=True)
     return 0

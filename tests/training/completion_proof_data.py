@@ -45,6 +45,8 @@ class FeatureCache:
         pixels = model.config.encoder.num_pixels(model.config.image_wh_px)
         shape, done = (sum(frames_of.values()), len(names), pixels, dim), path.with_suffix(".done")
         there = path.is_file() and done.is_file() and done.read_text() == str((shape, list(frames_of)))
+        if not there:
+            done.unlink(missing_ok=True)
         packed = np.lib.format.open_memmap(path, mode="r+" if there else "w+", dtype=np.float16, shape=None if there else shape)
         loaded, level_hw = [], ()
         for name, count in frames_of.items():

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 
@@ -56,7 +56,11 @@ def load_model(preset: str, weights: str | None, device: str) -> tuple[SparseDri
     file = _weights_file(preset, weights)
     if file is None:
         print_warning(f"preset {preset!r} runs with untrained, random weights; its boxes, map and plan mean nothing")
-    return sparsedrive.load(preset, file, device=device), file
+    model, chosen = sparsedrive.load(preset, file, device=device), sparsedrive.preset(preset)
+    if model.config != chosen:
+        others = [one.name for one in fields(chosen) if getattr(chosen, one.name) != getattr(model.config, one.name)]
+        print_warning(f"the model is built as {file} was saved; other than in preset {preset!r}: {', '.join(others)}")
+    return model, file
 
 
 def _weights_file(preset: str, weights: str | None) -> Path | None:

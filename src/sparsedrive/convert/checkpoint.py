@@ -44,7 +44,8 @@ def load(
     `name` is a preset or a configuration; `weights` a `.safetensors` file of ours, an official `.pth`, or "packaged" for those that
     come with this library. Without weights the parameters are random, drawn from `seed`: good for timing and tests, not for driving.
     A file of ours knows the configuration its weights had, and that is what is built, so `replace(preset("tiny"), mask_aware=True)` comes
-    back as it was saved; but where the file is of one preset and `name` another, that other. Give a configuration to build exactly that.
+    back as it was saved, without what the preset has gained since; but where the file is of one preset and `name` another, that other. A
+    file whose configuration has a name of its own is always built as saved. Give a configuration to build exactly that.
     Raises ValueError for a file that is truncated, needs code to load, or does not fit the preset (all such keys are listed).
     """
     path = None if weights is None else Path(weights)
@@ -71,8 +72,10 @@ def _as_saved(path: Path | None, chosen: SparseDriveConfig) -> SparseDriveConfig
         return chosen
     try:
         saved = from_json(header)
-    except ValueError as error:
-        raise ValueError(f"{path}: its {error}; to load the weights anyway, give a configuration instead of a name") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: the configuration in it cannot be read: {error}; in Python, load(preset(...), file) takes a configuration instead"
+        ) from error
     return chosen if saved.name != chosen.name and saved.name in presets() else saved
 
 
@@ -111,8 +114,12 @@ def save(model: SparseDrive, path: str | Path, *, half: bool = False) -> None:
 
 
 def convert_file(source: str | Path, target: str | Path, name: str, to_official: bool = False) -> ConvertReport:
-    """Official `.pth` -> our `.safetensors`, or back with `to_official`. Every key is mapped, or ValueError lists what is left over."""
-    source, target, config = Path(source), Path(target), preset(name)
+    """Official `.pth` -> our `.safetensors`, or back with `to_official`. Every key is mapped, or ValueError lists what is left over.
+
+    `name` is a preset; a file of ours is taken as it was saved, see `load`. An official file cannot say which variant it is of.
+    """
+    source, target = Path(source), Path(target)
+    config = _as_saved(source, preset(name))
     if to_official == (target.suffix == ".safetensors"):
         wanted = ".pth" if to_official else ".safetensors"
         raise ValueError(f"convert: expected a target ending in {wanted}, got {target}; rename it or use --to-official the other way round")
