@@ -68,7 +68,7 @@ class Arguments:
     out: Path
     weights: Path | None = None
     """Weights of tiny to start from; without it those that come with the library."""
-    rows: tuple[Row, ...] = ("1", "2", "3", "4", "5", "6", "7a", "7b", "7c", "8", "9", "10", "11")
+    rows: tuple[Row, ...] = get_args(Row)
     steps: int = 1000
     batch: int = 4
     seed: int = 0
@@ -240,7 +240,7 @@ def evaluate(model: SparseDrive, cache: FeatureCache, judge: Judge, history: int
     scripts = failing_scripts(judge, history)
     clean, *said = (box_records(found, poses) for found in answers(model, cache, judge, scripts))
     lost = [judge.lost(script) for script in scripts[1:]]
-    early = np.concatenate([np.arange(scene.num_frames) < history + EARLY_FRAMES for scene in judge.truth.scenes])
+    early = judge.truth.frames.number < history + EARLY_FRAMES
     spells = {"dead": lost, "early": [one & early[:, None] for one in lost]}
 
     def sectors(found: Sequence[BoxRecords], spell: str) -> list[Sector]:
@@ -275,8 +275,10 @@ def report(row: str, seed: int, found: Judged, reference: Judged | None, frames,
 
 def settings_of(arguments: Arguments) -> str:
     """What trained weights depend on besides row, seed and steps, which are in their name."""
-    names = ("weights", "batch", "rate", "rate_share", "train_scenes", "losses")
-    return json.dumps({name: asdict(arguments)[name] for name in names}, default=str)
+    everything = asdict(arguments)
+    return json.dumps(
+        {name: everything[name] for name in ("weights", "batch", "rate", "rate_share", "train_scenes", "losses")}, default=str
+    )
 
 
 def trained_before(weights: Path | None, settings: str) -> dict[str, Tensor]:
@@ -330,7 +332,7 @@ def main(arguments: Arguments) -> int:
         found = evaluate(model, caches["val"], judge, arguments.history)
         reference = found if row == "4" else reference
         entry = report(row, arguments.seed, found, reference if row in COMPARED else None, judge.truth.frames, arguments.rounds)
-        entry |= {"trained": trained, "steps": arguments.steps, "seconds": time.perf_counter() - begun}
+        entry |= {"steps": arguments.steps, "seconds": time.perf_counter() - begun}
         table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []  # now: another process may have added rows
         before = [old for old in table if (old["row"], old["seed"], old["steps"]) == (row, arguments.seed, arguments.steps)]
         entry["trained"] = trained or next((old["trained"] for old in before), {})

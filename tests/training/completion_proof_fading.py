@@ -11,7 +11,7 @@ is left of the clean score is lost to motion, what is above it to the invented b
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from sparsedrive.data.prepared import PreparedData
 from sparsedrive.evaluation.predictions import box_records
 from sparsedrive.evaluation.robustness import Judge
 from sparsedrive.evaluation.robustness_metrics import blind_rows, box_sectors, seen_by
-from sparsedrive.metrics.records import BoxRecords
+from sparsedrive.metrics.records import BoxRecords, cat_boxes
 
 ROWS = ("4", "6", "8", "9")
 SPELLS_S = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0), (8.0, 20.0), (0.0, 20.0))
@@ -61,16 +61,14 @@ def fading(judge: Judge, said: Sequence[BoxRecords], lost: Sequence[np.ndarray],
     return found
 
 
-def perfectly_remembered(
-    judge: Judge, failing: BoxRecords, lost: Bool[np.ndarray, "F C"], scene_of: np.ndarray, *, moves: bool
-) -> BoxRecords:
+def perfectly_remembered(judge: Judge, failing: BoxRecords, lost: Bool[np.ndarray, "F C"], *, moves: bool) -> BoxRecords:
     """`failing`, but in the blind sector: there the boxes that stood at each object when a working camera last saw it, if any did."""
     there = judge.boxes.boxes
     seen = seen_by(judge.truth, judge.camera_names, there.frame, there.center_m)
     blind, visible = blind_rows(seen, lost[there.frame]), (seen & ~lost[there.frame]).any(1)
     rows_of: dict[tuple[int, str], list[int]] = {}
     for row in np.argsort(there.frame, kind="stable"):
-        rows_of.setdefault((int(scene_of[there.frame[row]]), str(there.track_id[row])), []).append(int(row))
+        rows_of.setdefault((int(judge.truth.frames.scene[there.frame[row]]), str(there.track_id[row])), []).append(int(row))
     in_frame = {int(frame): np.flatnonzero(failing.frame == frame) for frame in np.unique(failing.frame)}
     taken, frames, centres, scores = [], [], [], []
     for rows in rows_of.values():
@@ -88,7 +86,7 @@ def perfectly_remembered(
     if not taken:
         return rest
     more = replace(failing[np.array(taken)], frame=np.array(frames), center_m=np.array(centres), score=np.array(scores))
-    return BoxRecords(**{one.name: np.concatenate([getattr(rest, one.name), getattr(more, one.name)]) for one in fields(BoxRecords)})
+    return cat_boxes((rest, more))
 
 
 def _answer(said: BoxRecords, there: BoxRecords, row: int, candidates: np.ndarray) -> tuple[int, int] | None:
@@ -109,8 +107,7 @@ def main(arguments: Arguments) -> int:
     cache = FeatureCache.make(held_out, "val", base, arguments.out / "features-val.npy")
     scripts = failing_scripts(judge, arguments.history)
     lost = [judge.lost(script) for script in scripts[1:]]
-    counts = [scene.num_frames for scene in judge.truth.scenes]
-    since_s = (np.concatenate([np.arange(count) for count in counts]) - arguments.history) * FRAME_S
+    since_s = (judge.truth.frames.number - arguments.history) * FRAME_S
     table: dict[str, list[float]] = {}
     for row in ROWS:
         model = build(row, start, base.config, arguments.seed)
@@ -119,9 +116,8 @@ def main(arguments: Arguments) -> int:
         print(row, np.round(table[row], 3), flush=True)
         if row == "4":
             table["clean"] = fading(judge, [clean] * len(lost), lost, since_s)
-            scene_of = np.repeat(np.arange(len(counts)), counts)
             for name, moves in (("remembered, still", False), ("remembered, moved", True)):
-                known = [perfectly_remembered(judge, *pair, scene_of, moves=moves) for pair in zip(failing, lost, strict=True)]
+                known = [perfectly_remembered(judge, *pair, moves=moves) for pair in zip(failing, lost, strict=True)]
                 table[name] = fading(judge, known, lost, since_s)
     lowest, highest = np.array(table["4"]), np.array(table["clean"])
     gains = {name: ((np.array(values) - lowest) / (highest - lowest)).tolist() for name, values in table.items()}

@@ -67,7 +67,7 @@ def _as_saved(path: Path | None, chosen: SparseDriveConfig) -> SparseDriveConfig
     """The configuration in the file's header, unless it is of another preset or not there: then the chosen one."""
     if path is None or path.suffix != ".safetensors" or not path.is_file():
         return chosen
-    header = _with_safetensors(path, lambda file: file.metadata() or {}).get(CONFIG_KEY)
+    header = _saved_config(path)
     if header is None:
         return chosen
     try:
@@ -186,12 +186,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def read_config(path: str | Path) -> SparseDriveConfig:
     """The configuration stored in a `.safetensors` file of ours."""
-    metadata = _with_safetensors(Path(path), lambda file: file.metadata() or {})
-    if CONFIG_KEY not in metadata:
+    header = _saved_config(Path(path))
+    if header is None:
         raise ValueError(
             f"{path}: expected a safetensors file written by sparsedrive (with {CONFIG_KEY!r} in its header); convert it first"
         )
-    return from_json(metadata[CONFIG_KEY])
+    return from_json(header)
+
+
+def _saved_config(path: Path) -> str | None:
+    return _with_safetensors(path, lambda file: file.metadata() or {}).get(CONFIG_KEY)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """What a model said of every frame of a split, as plain arrays: an evaluation can be repeated from them without the model."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from sparsedrive.evaluation import storage
 from sparsedrive.evaluation.results import FrameIndex
 from sparsedrive.metrics.decoded import records_of
 from sparsedrive.metrics.mapping import MapLines
-from sparsedrive.metrics.records import BoxRecords
+from sparsedrive.metrics.records import BoxRecords, cat_boxes
 from sparsedrive.structures import Detections, Scene
 
 SCHEMA, SCHEMA_VERSION = "sparsedrive-predictions", 1
@@ -165,7 +165,7 @@ def box_records(predictions: PredictionSet, global_T_ego: Float[np.ndarray, "F 4
         valid = torch.ones(len(rows), 1, dtype=torch.bool)
         found = Detections(**columns, class_score=columns["score"], query_index=columns["label"], valid=valid)
         parts.append(records_of(found, torch.from_numpy(global_T_ego[frame[rows]]), frame[rows]))
-    return replace(parts[0], **{item.name: np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(BoxRecords)})
+    return cat_boxes(parts)
 
 
 def map_lines(predictions: PredictionSet) -> MapLines:

@@ -7,7 +7,7 @@ A box counts (nuScenes detection and tracking task) when
 Ground truth and predictions are filtered by the same rule.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -101,6 +101,11 @@ class BoxRecords:
     def __getitem__(self, rows: np.ndarray) -> "BoxRecords":
         """The boxes of a mask or of indices, in that order."""
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+def cat_boxes(parts: Sequence[BoxRecords]) -> BoxRecords:
+    """The boxes of all parts, one part after the other."""
+    return BoxRecords(**{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(BoxRecords)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
